@@ -30,6 +30,8 @@ def flag(name: str) -> bool:
 
 DEBUG, COVERAGE, SANITIZE = flag("LLMGEN_DEBUG"), flag("LLMGEN_COVERAGE"), flag("LLMGEN_SANITIZE")
 
+JOBS = len(os.sched_getaffinity(0))
+
 DIRECTIVES = {
     "language_level": "3",
     "boundscheck": DEBUG,
@@ -84,6 +86,7 @@ setup(
         compiler_directives=DIRECTIVES,
         annotate=flag("LLMGEN_ANNOTATE"),
         build_dir="build/cython" + ("-debug" if DEBUG else "") + ("-asan" if SANITIZE else ""),
-        nthreads=2,
-    )
+        nthreads=JOBS,
+    ),
+    options={"build_ext": {"parallel": JOBS}},
 )

@@ -1,0 +1,52 @@
+"""The command line: one file a command; parses, calls, prints. No logic lives here."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import NoReturn
+
+import click
+
+from llmgen.errors import LlmgenError
+
+BUG, INTERRUPTED = 1, 130
+BROKEN_PIPE = 141  # what a shell reports for a program that SIGPIPE ended: `llmgen export … | head`
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(version("llmgen"), prog_name="llmgen", message="%(prog)s %(version)s")
+def command() -> None:
+    """Open-loop load for LLM inference endpoints, with every token stamped at the socket."""
+
+
+def call(arguments: Sequence[str]) -> int:
+    """Runs one command and returns its exit code (docs/contract.md, "Exit codes"); errors are one line on stderr."""
+    try:
+        outcome = command.main(args=list(arguments), prog_name="llmgen", standalone_mode=False)
+        return outcome if isinstance(outcome, int) else 0
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except LlmgenError as error:
+        click.echo(f"llmgen: {error}", err=True)
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("llmgen: interrupted", err=True)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Python flushes stdout once more at exit; point it at something that takes it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    except Exception:
+        traceback.print_exc()
+        click.echo("llmgen: this is a bug of llmgen; please report it with the lines above", err=True)
+        return BUG
+
+
+def main() -> NoReturn:
+    """The entry point of the command `llmgen`."""
+    sys.exit(call(sys.argv[1:]))

@@ -1,0 +1,1 @@
+"""llmgen: an open-loop load generator for LLM inference endpoints."""
