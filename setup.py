@@ -48,8 +48,9 @@ compile_args = ["-std=c11", "-Wall", "-Wno-unused-function", "-Wno-unused-variab
 link_args: list[str] = []
 macros: list[tuple[str, str | None]] = [("_GNU_SOURCE", None)]
 if SANITIZE:
-    compile_args += ["-O1", "-g", "-fno-omit-frame-pointer", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
-    link_args += ["-fsanitize=address,undefined"]
+    sanitizers = "-fsanitize=address,undefined"
+    compile_args += ["-O1", "-g", "-fno-omit-frame-pointer", sanitizers, "-fno-sanitize-recover=undefined"]
+    link_args += [sanitizers]
 elif DEBUG:
     compile_args += ["-O0", "-g"]
     macros.append(("LLMGEN_DEBUG", "1"))

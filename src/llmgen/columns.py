@@ -188,7 +188,7 @@ class Histogram(enum.IntEnum):
     uncertainty = 7  # of a coalesced event: time since the previous read of its connection
 
 
-# Buckets: octave = floor(log2(v / 1 us)), 64 linear steps in each octave: at most 1/128 = 0.8 % off at a bucket's middle.
+# Buckets: octave = floor(log2(v / 1 us)), 64 linear steps in each octave: a bucket's middle is at most 1/128 off.
 HISTOGRAM_STEPS: Final = 64
 HISTOGRAM_OCTAVES: Final = 32
 HISTOGRAM_BUCKETS: Final = HISTOGRAM_STEPS * HISTOGRAM_OCTAVES + 2  # first: under 1 us, last: over 2^32 us (71 min)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 
 class LlmgenError(Exception):
-    """Base of all errors that the command line prints as one line, without a traceback. `exit_code` is contract.md's."""
+    """Base of the errors that the command line prints as one line without a traceback; `exit_code` is contract.md's."""
 
     exit_code = 1
 
 
 class ConfigError(LlmgenError):
-    """A configuration that cannot work: names the key, the value and what would be right. Raised before the first packet."""
+    """A configuration that cannot work: names the key, the value and what would be right. Raised before any packet."""
 
     exit_code = 2
 
