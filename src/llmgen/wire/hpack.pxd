@@ -12,12 +12,12 @@
 
 from libc.stdint cimport uint8_t, uint32_t
 
+from llmgen.wire.hpack_table cimport HpackTable
 from llmgen.wire.sink cimport Header
 
 
 cdef enum:
     HPACK_DEFAULT_TABLE_SIZE = 4096      # RFC 9113 6.5.2: SETTINGS_HEADER_TABLE_SIZE until told otherwise
-    HPACK_ENTRY_OVERHEAD = 32            # RFC 7541 4.1: added to name and value, in tables and in list sizes
 
 
 cdef enum:
@@ -32,38 +32,15 @@ cdef enum:
     HPACK_NO_MEMORY = -6
 
 
-# Strings never told to anybody's dynamic table (RFC 7541 6.2.3, 7.1.3).
 cdef enum HpackIndexing:
-    HPACK_INDEX_AUTO = 0         # by name: secrets are never indexed, values that change each time are not indexed
-    HPACK_INDEX_NEVER = 1        # "never indexed" on the wire: no proxy may index it either
-
-
-cdef struct HpackEntry:
-    uint32_t start               # of the name in the table's bytes; the value follows it directly
-    uint32_t name_size
-    uint32_t value_size
-    uint32_t hash                # of the name; used by the encoder only
-
-
-# Entries are a ring, newest first in RFC terms; their strings lie in order in one run of bytes, moved to the front of
-# its memory when its end is reached. Both grow on demand: a connection that indexes nothing costs nothing.
-cdef struct HpackTable:
-    uint8_t* bytes
-    HpackEntry* entries
-    uint32_t bytes_capacity
-    uint32_t start               # live strings: bytes[start .. end)
-    uint32_t end
-    uint32_t slots               # of `entries`, a power of two
-    uint32_t oldest              # slot of the oldest entry
-    uint32_t count
-    uint32_t size                # as RFC 7541 4.1 counts
-    uint32_t max_size            # as last told by a size update
+    HPACK_INDEX_AUTO = 0         # by name: secrets as below, values that change each time without indexing
+    HPACK_INDEX_NEVER = 1        # in no dynamic table, and no proxy may index it either (RFC 7541 6.2.3, 7.1.3)
 
 
 cdef struct HpackDecoder:
     Header* headers              # read: the last block's fields, in order; names and values are spans of decoder memory
     size_t count                 # read
-    uint32_t list_size           # read: of the last block, RFC 9113 6.5.2; saturates at 2**32 - 1
+    uint32_t list_size           # read: of the last block, RFC 9113 6.5.2; a lower bound when it is above the limit
     uint32_t max_list_size       # may be written between blocks
     size_t headers_capacity
     uint8_t* scratch             # strings of the last block
@@ -82,53 +59,53 @@ cdef struct HpackEncoder:
     bint update_pending
 
 
+# HPACK_OK: memory is taken when a block needs it.
 cdef int hpack_decoder_init(HpackDecoder* d, uint32_t max_table_size, uint32_t max_list_size) noexcept nogil
-# Always HPACK_OK today; memory is taken at the first block.
 
-cdef void hpack_decoder_free(HpackDecoder* d) noexcept nogil
 # Gives back all memory; harmless on a zeroed struct and when repeated.
+cdef void hpack_decoder_free(HpackDecoder* d) noexcept nogil
 
-cdef void hpack_decoder_set_max_table_size(HpackDecoder* d, uint32_t size) noexcept nogil
 # Our SETTINGS_HEADER_TABLE_SIZE, to be told when the peer acknowledged it. When it is below the size in use, the next
 # block must begin with a size update that honours it (RFC 9113 4.3.1).
+cdef void hpack_decoder_set_max_table_size(HpackDecoder* d, uint32_t size) noexcept nogil
 
-cdef int hpack_decode(HpackDecoder* d, const uint8_t* block, size_t size) noexcept nogil
 # HPACK_OK, HPACK_OVER_LIMIT or an error. Linear in `size` plus what the limits allow; memory is bounded by the list
 # limit, the table limit and 1.6 * size. Names are not checked for HTTP's rules: that is http2's work.
+cdef int hpack_decode(HpackDecoder* d, const uint8_t* block, size_t size) noexcept nogil
 
-cdef const char* hpack_reason(int result) noexcept nogil
 # One line of English for a result.
+cdef const char* hpack_reason(int result) noexcept nogil
 
 
-cdef int hpack_encoder_init(HpackEncoder* e, uint32_t table_cap) noexcept nogil
 # `table_cap`: bytes of dynamic table that we use at most, 0 for none. The peer's limit starts at 4096.
+cdef int hpack_encoder_init(HpackEncoder* e, uint32_t table_cap) noexcept nogil
 
 cdef void hpack_encoder_free(HpackEncoder* e) noexcept nogil
 
-cdef int hpack_encoder_set_peer_table_size(HpackEncoder* e, uint32_t size) noexcept nogil
 # The peer's SETTINGS_HEADER_TABLE_SIZE. A change is signalled at the start of the next block: the smallest size since
 # the last block, then the final one (RFC 7541 4.2).
+cdef int hpack_encoder_set_peer_table_size(HpackEncoder* e, uint32_t size) noexcept nogil
 
-cdef size_t hpack_put_table_update(HpackEncoder* e, uint8_t* out, size_t cap) noexcept nogil
 # Pending size updates, at most 12 bytes; must stand first in a block that is not built by hpack_encode.
 # 0: none is pending, or cap < 12.
+cdef size_t hpack_put_table_update(HpackEncoder* e, uint8_t* out, size_t cap) noexcept nogil
 
-cdef size_t hpack_bound(size_t name_size, size_t value_size) noexcept nogil
 # Bytes that a field takes at most, however it is encoded.
+cdef size_t hpack_bound(size_t name_size, size_t value_size) noexcept nogil
 
-cdef size_t hpack_put(uint8_t* out, size_t cap, const uint8_t* name, size_t name_size, const uint8_t* value,
-                      size_t value_size, int indexing) noexcept nogil
 # One field without any dynamic table: an index when the static table has name and value (and `indexing` is AUTO and the
 # name no secret), else a literal with a static name index where there is one. Strings are Huffman coded when shorter.
+cdef size_t hpack_put(uint8_t* out, size_t cap, const uint8_t* name, size_t name_size, const uint8_t* value,
+                      size_t value_size, int indexing) noexcept nogil
 
+# As hpack_put, but always a literal, never indexed or not as told: names are not looked at.
 cdef size_t hpack_put_literal(uint8_t* out, size_t cap, const uint8_t* name, size_t name_size, const uint8_t* value,
                               size_t value_size, bint never_indexed) noexcept nogil
-# As hpack_put, but always a literal, never indexed or not as told: names are not looked at.
 
-cdef Py_ssize_t hpack_encode(HpackEncoder* e, const Header* headers, size_t count, const uint8_t* indexing,
-                             uint8_t* out, size_t cap) noexcept nogil
 # A whole block: pending updates, then the fields. `indexing`: one HPACK_INDEX_ value a field, NULL: AUTO for all.
 # Bytes written; -1: cap is below the sum of hpack_bound() + 12; HPACK_NO_MEMORY.
+cdef Py_ssize_t hpack_encode(HpackEncoder* e, const Header* headers, size_t count, const uint8_t* indexing,
+                             uint8_t* out, size_t cap) noexcept nogil
 
-cdef bint hpack_is_secret(const uint8_t* name, size_t name_size) noexcept nogil
 # Names whose values are never indexed whatever the caller says: authorization, api-key, cookie and their kind.
+cdef bint hpack_is_secret(const uint8_t* name, size_t name_size) noexcept nogil
