@@ -1,16 +1,28 @@
 """The configuration of a run: frozen structs that refuse unknown keys.
 
-`load_config` reads YAML, TOML or JSON; the flags of `llmgen run` are merged over it by `cli`. Durations are seconds
-(float) once decoded; in files and flags they are written ``250ms 60s 5m 1h`` or as a number of seconds.
+`load_config` reads YAML, TOML or JSON; `merge` lays the flags of `llmgen run` over it; `validation` refuses what cannot
+work; `redact` is what run.json may show.
+Durations are seconds (float) once decoded; in files and flags they are written ``250ms 60s 5m 1h`` or as seconds.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import json
+import math
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final
+from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
 
-CONFIG_SCHEMA = "llmgen.config/1"
+from llmgen.credentials import is_reference, is_secret_name
+from llmgen.decoding import Cut, Protocol, Rate, Seconds, decode, no_duplicates, wrong
+from llmgen.errors import ConfigError
+
+CONFIG_SCHEMA: Final = "llmgen.config/1"
 
 
 class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -24,7 +36,7 @@ class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     headers: dict[str, str] = {}  # a value may be "env:NAME" or "@file"
     api_key_env: str | None = None  # None: OPENAI_API_KEY if set
     api_key_command: str | None = None
-    http: str = "auto"  # auto | 1.1 | 2
+    http: Annotated[str, Protocol] = "auto"  # auto | 1.1 | 2
     balance: str = "round-robin"  # round-robin | random | least-in-flight
     connect_to: str | None = None  # HOST:PORT
     insecure: bool = False
@@ -38,10 +50,12 @@ class Stage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
     rate: float | None = None
     to: float | None = None
-    duration: float = msgspec.field(name="for")
+    duration: Annotated[float, Seconds] = msgspec.field(name="for")
 
 
 class Trace(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Arrivals and lengths of a recorded workload."""
+
     file: str
     format: str = "azure"
     scale: float = 1.0  # times are divided by it
@@ -52,16 +66,16 @@ class Load(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     """When requests are due."""
 
     arrival: str = "poisson"  # constant poisson gamma:CV weibull:SHAPE closed
-    rate: float | None = None  # requests/s; inf: all at once
+    rate: Annotated[float | None, Rate] = None  # requests/s; inf: all at once
     rate_to: float | None = None  # linear ramp from rate to this one over the duration ("A..B")
     concurrency: int | None = None  # implies closed
     stages: tuple[Stage, ...] = ()
     trace: Trace | None = None
-    duration: float | None = None
+    duration: Annotated[float | None, Seconds] = None
     requests: int | None = None
-    warmup: float | str = 0.0  # seconds, or "10%"
-    cooldown: float | str = 0.0
-    drain: float = 30.0
+    warmup: Annotated[float | str, Cut] = 0.0  # seconds, or "10%"
+    cooldown: Annotated[float | str, Cut] = 0.0
+    drain: Annotated[float, Seconds] = 30.0
 
 
 class Klass(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -89,10 +103,12 @@ class Workload(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
 
 class Timeouts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    connect: float = 10.0
-    first_token: float = 120.0
-    idle: float = 60.0
-    total: float = 600.0  # counts from due
+    """How long a request waits for what, in seconds."""
+
+    connect: Annotated[float, Seconds] = 10.0
+    first_token: Annotated[float, Seconds] = 120.0
+    idle: Annotated[float, Seconds] = 60.0
+    total: Annotated[float, Seconds] = 600.0  # counts from due
 
 
 class Client(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -104,7 +120,7 @@ class Client(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     preconnect: int = 0
     timeouts: Timeouts = Timeouts()
     stamps: str = "kernel"  # kernel | user
-    spin: float = 0.0  # seconds
+    spin: Annotated[float, Seconds] = 0.0
     pin: bool = True
     http2_engine: str = "native"  # native | h2
     traceparent: bool = False
@@ -112,10 +128,14 @@ class Client(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 
 class Telemetry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One endpoint that tells the server's own metrics."""
+
     url: str
 
 
 class Prices(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Prices of the user, from which costs follow; none is built in."""
+
     gpu_hour: float | None = None
     gpus: int | None = None
     input_per_million: float | None = None
@@ -142,3 +162,204 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     regression: tuple[str, ...] = ()
     telemetry: tuple[Telemetry, ...] = ()
     prices: Prices | None = None
+
+
+def load_config(path: str | Path) -> RunConfig:
+    """Reads a YAML, TOML or JSON file, by its suffix.
+
+    Checks keys and types; whether the whole can work is `validation.validate`'s question.
+    Raises ConfigError that names the file, the full key, the value and what would be right.
+    """
+    path = Path(path)
+    tree = _read(path)
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: a configuration is a mapping of keys like target, load and workload")
+    schema = tree.get("schema", CONFIG_SCHEMA)
+    if schema != CONFIG_SCHEMA:
+        raise ConfigError(f"{path}: {wrong('schema', schema, f'not known; this llmgen reads {CONFIG_SCHEMA}')}")
+    try:
+        return _build(tree)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def _read(path: Path) -> Any:
+    suffix = path.suffix.lower()
+    if suffix not in (".yaml", ".yml", ".toml", ".json"):
+        raise ConfigError(f"{path}: unknown kind of file {suffix!r}; the name ends in .yaml, .yml, .toml or .json")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "is not UTF-8"
+        raise ConfigError(f"{path}: cannot be read: {reason}") from None
+    try:
+        if suffix == ".toml":
+            return tomllib.loads(text)
+        if suffix == ".json":
+            return json.loads(text, object_pairs_hook=no_duplicates)
+    except ValueError as error:
+        raise ConfigError(f"{path}: not valid {suffix[1:].upper()}: {error}") from None
+    return _read_yaml(path, text)
+
+
+def _read_yaml(path: Path, text: str) -> Any:
+    try:
+        import yaml
+    except ImportError:
+        raise ConfigError(
+            f"{path}: reading YAML needs PyYAML; pip install 'llmgen[yaml]', or write the file as TOML or JSON"
+        ) from None
+
+    class Loader(yaml.SafeLoader):
+        """SafeLoader keeps the last of two equal keys without a word; this one refuses."""
+
+        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+            keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+            no_duplicates((repr(key), None) for key in keys)
+            return super().construct_mapping(node, deep)
+
+    try:
+        return yaml.load(text, Loader)
+    except (yaml.YAMLError, ValueError) as error:
+        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+
+
+def _build(tree: Mapping[str, Any]) -> RunConfig:
+    """RunConfig of a tree of plain values, with what one key implies for another."""
+    load = tree.get("load")
+    if isinstance(load, Mapping):
+        tree = {**tree, "load": _imply(load)}
+    config: RunConfig = decode(tree, RunConfig)
+    return config
+
+
+_RAMP: Final = re.compile(r"\s*([0-9.e+]+)\s*\.\.\s*([0-9.e+]+)\s*")
+
+
+def _imply(load: Mapping[str, Any]) -> dict[str, Any]:
+    load = dict(load)
+    ramp = _RAMP.fullmatch(load["rate"]) if isinstance(load.get("rate"), str) else None
+    if ramp:
+        if load.get("rate_to") is not None:
+            raise wrong("load.rate", load["rate"], "names the end of the ramp, and so does load.rate_to; leave one out")
+        load["rate"], load["rate_to"] = ramp.group(1), _number(ramp.group(2))
+    if load.get("concurrency") is not None:
+        arrival = load.setdefault("arrival", "closed")
+        if arrival != "closed":
+            raise wrong("load.arrival", arrival, "contradicts load.concurrency, which is a closed loop; leave one out")
+    return load
+
+
+def _number(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text  # decode says what is wrong with it
+
+
+# Where the load comes from: a flag of one kind replaces what the file says of the others.
+_SOURCES: Final = ("arrival", "rate", "rate_to", "concurrency", "stages", "trace")
+# Flags that hold for every class of a mix, too: (section, key) and the key of the class.
+_OVER_CLASSES: Final[Mapping[tuple[str, ...], str]] = {
+    ("workload", "input"): "input",
+    ("workload", "output"): "output",
+    ("workload", "stream"): "stream",
+    ("target", "model"): "model",
+}
+_ADDED: Final = frozenset({("target", "headers"), ("target", "query"), ("tags",), ("workload", "body")})
+
+
+def merge(config: RunConfig, flags: Mapping[str, Any]) -> RunConfig:
+    """`config` with `flags` laid over it; the keys are dotted ("load.rate"), a value replaces what was there.
+
+    Mappings (headers, query, tags, body) are merged key by key. A flag that says where load comes from (rate,
+    concurrency, trace) replaces whatever the file says of that. What is said for the whole workload (lengths,
+    streaming, model, body) holds for every class of a mix.
+    Raises ConfigError as `load_config` does, and for flags that contradict each other.
+    """
+    if not flags:
+        return config
+    tree = plain(config)
+    load = tree["load"]
+    if load["concurrency"] is not None and "load.arrival" not in flags:
+        load["arrival"] = "closed"  # a struct made in Python may leave it at its default
+    if any(key in flags for key in ("load.rate", "load.concurrency", "load.trace.file")):
+        arrival = load["arrival"]
+        tree["load"] = {key: value for key, value in load.items() if key not in _SOURCES}
+        if arrival != "closed" and "load.rate" in flags:
+            tree["load"]["arrival"] = arrival
+    classes: dict[str, dict[str, Any]] = tree["workload"]["mix"]
+    for key, value in flags.items():
+        parts = tuple(key.split("."))
+        _put(tree, parts, value)
+        for klass in classes.values():
+            if parts in _OVER_CLASSES:
+                klass.pop(_OVER_CLASSES[parts], None)
+            elif parts == ("workload", "body"):
+                klass["body"] = _over(klass["body"], value)
+    return _build(tree)
+
+
+def _put(tree: dict[str, Any], parts: tuple[str, ...], value: Any) -> None:
+    inner = tree
+    for part in parts[:-1]:
+        if inner.get(part) is None:
+            inner[part] = {}
+        inner = inner[part]
+    if parts in _ADDED and isinstance(value, Mapping):
+        value = _over(inner.get(parts[-1], {}), value)
+    inner[parts[-1]] = value
+
+
+def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """`above` over `below`, mappings inside likewise; a null of `above` stays, it removes a field of the body."""
+    merged = dict(below)
+    for name, value in above.items():
+        before = merged.get(name)
+        merged[name] = _over(before, value) if isinstance(before, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def plain(config: RunConfig) -> dict[str, Any]:
+    """`config` as dicts, tuples, strings and numbers, with the names of a file; `load_config` would read it back."""
+    tree: dict[str, Any] = msgspec.to_builtins(config)
+    return tree
+
+
+HIDDEN: Final = "***"
+
+
+def redact(config: RunConfig) -> dict[str, Any]:
+    """`plain(config)` as run.json may show it: no literal credential, no argument of the command that prints one."""
+    tree = plain(config)
+    target = tree["target"]
+    target["headers"] = {name: _redact_value(name, value) for name, value in target["headers"].items()}
+    target["query"] = {name: _redact_value(name, value) for name, value in target["query"].items()}
+    target["urls"] = [redact_url(url) for url in target["urls"]]
+    if target["api_key_command"]:
+        program, *rest = target["api_key_command"].split(None, 1)
+        target["api_key_command"] = f"{program} {HIDDEN}" if rest else program
+    tree["telemetry"] = [{**source, "url": redact_url(source["url"])} for source in tree["telemetry"]]
+    # inf is no JSON number
+    if tree["load"]["rate"] == math.inf:
+        tree["load"]["rate"] = "inf"
+    return tree
+
+
+def _redact_value(name: str, value: str) -> str:
+    return HIDDEN if is_secret_name(name) and not is_reference(value) else value
+
+
+def redact_url(url: str) -> str:
+    """`url` without user, password and the values of query parameters that carry credentials."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return HIDDEN
+    host = parts.netloc.rpartition("@")
+    query = "&".join(
+        f"{name}{equals}{HIDDEN if is_secret_name(name) and value else value}"
+        for name, equals, value in (item.partition("=") for item in parts.query.split("&"))
+    )
+    netloc = f"{HIDDEN}@{host[2]}" if host[1] else parts.netloc
+    return urlunsplit(parts._replace(netloc=netloc, query=query))
