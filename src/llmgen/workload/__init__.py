@@ -1,0 +1,1 @@
+"""What is sent: classes, lengths and prompts, as spans of bytes."""

@@ -1,0 +1,321 @@
+"""When requests are due: int64 ns after the common start, decided by configuration and seed alone.
+
+An arrival process is a renewal process in *operational time*: gaps of mean 1 are drawn and added up, and each sum y is
+mapped to the time t at which the integrated rate reaches it, integral of rate(s) ds over [0, t] = y. With a constant
+rate that is division by it; with ramps and stages the process keeps its shape (its CV) while its rate follows the
+curve (Çinlar, Introduction to Stochastic Processes, 1975, ch. 4.7, for Poisson; used alike for any renewal process).
+
+The first request of a random process is due after its first gap, that of `constant` at 0. Time 0 is a renewal, so a
+process with CV c offers about (c*c - 1) / 2 requests more than rate * duration (Cox, Renewal Theory, 1962, ch. 4).
+
+Everything comes in blocks, so that a schedule may be long or endless, and is the same however many workers there are.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llmgen.config import Load, Stage
+from llmgen.draws import DRAW_BLOCK, Draw, draw
+from llmgen.errors import ConfigError
+from llmgen.plan import DYNAMIC
+
+Times = NDArray[np.int64]
+
+DEFAULT_RATE: Final = 1.0  # docs/contract.md: a bare `run --url` is 30 s at 1/s
+DEFAULT_DURATION_S: Final = 30.0
+NS: Final = 1_000_000_000
+MAX_CV: Final = 100.0  # gamma shape 1e-4: below it nearly every gap underflows to 0
+# CV 429 to 0.013: below, a run sees one endless gap among bursts; above, the process is `constant`.
+WEIBULL_SHAPES: Final = (0.1, 100.0)
+KINDS: Final = "constant, poisson, gamma:CV, weibull:SHAPE or closed"
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """A parsed `load.arrival`: kind, and CV (gamma) or shape (weibull)."""
+
+    kind: str
+    parameter: float = 1.0
+
+    def gaps(self) -> Draw:
+        """Draws gaps of mean 1 in operational time."""
+        if self.kind == "poisson":
+            return lambda g, n: g.standard_exponential(n)
+        if self.kind == "gamma":
+            shape = 1.0 / self.parameter**2
+            return lambda g, n: g.standard_gamma(shape, n) / shape
+        if self.kind == "weibull":
+            mean = math.gamma(1.0 + 1.0 / self.parameter)
+            return lambda g, n: g.weibull(self.parameter, n) / mean
+        return lambda g, n: np.ones(n)
+
+    @property
+    def cv(self) -> float:
+        """Coefficient of variation of the gaps."""
+        if self.kind == "gamma":
+            return self.parameter
+        if self.kind == "weibull":
+            first = math.lgamma(1.0 + 1.0 / self.parameter)
+            return math.sqrt(math.exp(math.lgamma(1.0 + 2.0 / self.parameter) - 2.0 * first) - 1.0)
+        return 1.0 if self.kind == "poisson" else 0.0
+
+
+def parse_arrival(text: str) -> Arrival:
+    """`load.arrival` as written. ConfigError if it is none of KINDS."""
+    kind, colon, argument = text.partition(":")
+    if kind in ("constant", "poisson", "closed") and not colon:
+        return Arrival(kind)
+    if kind not in ("gamma", "weibull"):
+        raise ConfigError(f"load.arrival={text!r}: unknown arrival process; use {KINDS}")
+    try:
+        parameter = float(argument)
+    except ValueError:
+        raise ConfigError(f"load.arrival={text!r}: {argument!r} is not a number; write {kind}:0.5, say") from None
+    if kind == "gamma" and not 0 < parameter <= MAX_CV:
+        raise ConfigError(f"load.arrival={text!r}: the CV must be above 0 and at most {MAX_CV:g}; CV 0 is `constant`")
+    low, high = WEIBULL_SHAPES
+    if kind == "weibull" and not low <= parameter <= high:
+        raise ConfigError(f"load.arrival={text!r}: the shape must be from {low:g} to {high:g}")
+    return Arrival(kind, parameter)
+
+
+class RateCurve:
+    """rate(t) in requests/s, piecewise linear; its integral and the inverse of that.
+
+    Pieces: `start` and `end` rate and `length` in s (the last may be infinite, if constant), all float64 (pieces,).
+    """
+
+    def __init__(self, pieces: list[tuple[float, float, float]]) -> None:
+        table = np.array(pieces, dtype=np.float64)
+        self.start, self.end, self.length = table.T
+        area = np.array([a * s if a == b else (a + b) / 2 * s for a, b, s in pieces])
+        self.time = np.concatenate([[0.0], np.cumsum(self.length)])  # of each piece's start, and the end
+        self.area = np.concatenate([[0.0], np.cumsum(area)])
+        with np.errstate(invalid="ignore"):
+            self.slope = np.where(self.start == self.end, 0.0, (self.end - self.start) / self.length)
+
+    @property
+    def span_s(self) -> float:
+        return float(self.time[-1])
+
+    @property
+    def peak(self) -> float:
+        return float(max(self.start.max(), self.end.max()))
+
+    def integral(self, t: float) -> float:
+        """Expected number of requests due in [0, t]."""
+        i = min(int(np.searchsorted(self.time, t, side="right")) - 1, len(self.length) - 1)
+        inside = min(t, self.span_s) - float(self.time[i])
+        return float(self.area[i] + self.start[i] * inside + self.slope[i] * inside**2 / 2)
+
+    def invert(self, y: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Seconds at which the integral reaches y, ascending like y; inf where it never does."""
+        piece = np.searchsorted(self.area, y, side="right") - 1
+        beyond = piece >= len(self.length)
+        np.minimum(piece, len(self.length) - 1, out=piece)
+        rest = y - self.area[piece]
+        start, slope = self.start[piece], self.slope[piece]
+        # The stable root of start*t + slope*t*t/2 = rest; without slope exactly rest / start.
+        root = np.sqrt(np.maximum(start * start + 2.0 * slope * rest, 0.0))
+        divisor = np.where(slope == 0.0, start, (start + root) / 2.0)
+        t = np.divide(rest, divisor, out=np.zeros_like(rest), where=divisor > 0.0)
+        t = np.asarray(np.minimum(self.time[piece] + t, self.time[piece + 1]))
+        t[beyond] = np.inf
+        return t
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A checked load: what `due_blocks` will generate. Exactly one of `curve` (open), closed, at_once, trace holds."""
+
+    arrival: Arrival
+    curve: RateCurve | None
+    at_once: bool
+    trace: bool
+    duration_ns: int | None  # due times stay below it
+    requests: int | None
+
+    @property
+    def closed(self) -> bool:
+        return self.arrival.kind == "closed"
+
+    @property
+    def endless(self) -> bool:
+        """Rows are generated as long as someone asks: a closed loop that only time ends."""
+        return self.closed and self.requests is None
+
+    @property
+    def expected_requests(self) -> float | None:
+        """None where only the run or the trace can tell."""
+        if self.closed or self.at_once or self.curve is None:
+            return None if self.requests is None else float(self.requests)
+        span = self.curve.span_s if self.duration_ns is None else self.duration_ns / NS
+        expected = self.curve.integral(span) if math.isfinite(span) else math.inf
+        return min(expected, math.inf if self.requests is None else self.requests)
+
+    @property
+    def expected_span_s(self) -> float | None:
+        """Seconds from the start to the end of the offered schedule; None where only the run or the trace can tell."""
+        if self.at_once:
+            return 0.0
+        span = None if self.duration_ns is None else self.duration_ns / NS
+        if self.curve is not None and self.requests is not None:
+            by_count = float(self.curve.invert(np.array([float(self.requests)]))[0])
+            span = by_count if span is None else min(span, by_count)
+        return span
+
+    def describe(self) -> str:
+        """The arrival process in words, for reports: `poisson 10/s`."""
+        if self.trace:
+            return "trace"
+        if self.closed:
+            return "closed"
+        if self.at_once or self.curve is None:
+            return "all at once"
+        name = self.arrival.kind
+        if name in ("gamma", "weibull"):
+            name += f":{self.arrival.parameter:g}"
+        rates = [self.curve.start[0], *self.curve.end]
+        steps = [f"{r:g}" for i, r in enumerate(rates) if i == 0 or r != rates[i - 1]]
+        return f"{name} {'..'.join(steps)}/s"
+
+
+def check(load: Load) -> Schedule:
+    """What the load means. ConfigError if it cannot work, naming the key, the value and what would be right."""
+    arrival = parse_arrival(load.arrival)
+    if load.concurrency is not None:
+        arrival = Arrival("closed")
+    duration, requests = load.duration, load.requests
+    if duration is not None and not (0 < duration < math.inf):
+        raise ConfigError(f"load.duration={duration:g}: must be above 0 s")
+    if requests is not None and requests < 1:
+        raise ConfigError(f"load.requests={requests}: must be at least 1")
+    _check_conflicts(load, arrival)
+    if duration is None and requests is None and load.trace is None and not load.stages:
+        duration = DEFAULT_DURATION_S
+    duration_ns = None if duration is None else round(duration * NS)
+    curve, at_once = None, False
+    if load.trace is not None:
+        if not (0 < load.trace.scale < math.inf):
+            raise ConfigError(f"load.trace.scale={load.trace.scale:g}: times are divided by it, it must be above 0")
+    elif arrival.kind != "closed":
+        at_once = load.rate == math.inf
+        curve = None if at_once else _curve(load, duration)
+    if at_once and requests is None:
+        raise ConfigError("load.rate=inf: all at once needs a number of requests; set load.requests (--requests N)")
+    return Schedule(arrival, curve, at_once, load.trace is not None, duration_ns, requests)
+
+
+def _check_conflicts(load: Load, arrival: Arrival) -> None:
+    closed = arrival.kind == "closed"
+    rates = (("rate", load.rate), ("rate_to", load.rate_to), ("stages", load.stages or None))
+    rated = [name for name, value in rates if value is not None]
+    if closed and load.concurrency is None:
+        raise ConfigError("load.arrival='closed': needs load.concurrency (--concurrency N), the number of slots")
+    if load.concurrency is not None and load.concurrency < 1:
+        raise ConfigError(f"load.concurrency={load.concurrency}: must be at least 1")
+    if closed and rated:
+        raise ConfigError(f"load.{rated[0]}: a closed loop has no rate; leave it out, or leave out load.concurrency")
+    if load.trace is not None and rated:
+        raise ConfigError(f"load.{rated[0]}: a trace has its own times; use load.trace.scale (--trace-scale) instead")
+    if load.trace is not None and (closed or load.arrival != "poisson"):
+        raise ConfigError("load.trace: a trace brings its own arrivals; leave out load.arrival and load.concurrency")
+    if load.stages and load.rate_to is not None:
+        raise ConfigError("load.rate_to: is a ramp over the whole duration; with load.stages use `to` in a stage")
+
+
+def _curve(load: Load, duration: float | None) -> RateCurve:
+    rate = DEFAULT_RATE if load.rate is None else load.rate
+    for name, value in (("rate", rate), ("rate_to", load.rate_to)):
+        if value is not None and not (0 <= value < math.inf):
+            raise ConfigError(f"load.{name}={value:g}: a rate is a number of requests/s, 0 or above")
+    if load.stages:
+        return _staged(load.stages, load.rate)
+    if load.rate_to is not None:
+        if duration is None:
+            raise ConfigError(f"load.rate_to={load.rate_to:g}: a ramp needs its length; set load.duration (--duration)")
+        if rate == load.rate_to == 0:
+            raise ConfigError("load.rate=0: no request would ever be due")
+        return RateCurve([(rate, load.rate_to, duration)])
+    if rate == 0:
+        raise ConfigError("load.rate=0: no request would ever be due; must be above 0")
+    return RateCurve([(rate, rate, math.inf)])
+
+
+def _staged(stages: tuple[Stage, ...], before: float | None) -> RateCurve:
+    pieces: list[tuple[float, float, float]] = []
+    for number, stage in enumerate(stages):
+        where = f"load.stages[{number}]"
+        for name, value in (("rate", stage.rate), ("to", stage.to)):
+            if value is not None and not (0 <= value < math.inf):
+                raise ConfigError(f"{where}.{name}={value:g}: a rate is a number of requests/s, 0 or above")
+        if not (0 < stage.duration < math.inf):
+            raise ConfigError(f"{where}.for={stage.duration:g}: must be above 0 s")
+        start = before if stage.rate is None else stage.rate
+        if stage.rate is None and stage.to is None:
+            raise ConfigError(f"{where}: needs `rate` (constant), `to` (ramp from the rate before) or both")
+        if start is None:
+            raise ConfigError(f"{where}.to={stage.to:g}: a first ramp needs where it starts; give `rate` as well")
+        end = start if stage.to is None else stage.to
+        pieces.append((start, end, stage.duration))
+        before = end
+    if all(start == end == 0 for start, end, _ in pieces):
+        raise ConfigError("load.stages: all rates are 0, no request would ever be due")
+    return RateCurve(pieces)
+
+
+def due_blocks(load: Load, seed: int) -> Iterator[Times]:
+    """Due times of requests 0, 1, 2 … in ascending blocks of at most DRAW_BLOCK, int64 ns (DYNAMIC in a closed loop).
+
+    Ends below the duration or after the number of requests, whichever comes first; a closed loop without a number of
+    requests never ends. Not for traces: `replay_due`. ConfigError before the first block.
+    """
+    schedule = check(load)
+    if schedule.trace:
+        raise ConfigError("load.trace: due times of a trace come from its rows")
+    if schedule.curve is None:
+        value = DYNAMIC if schedule.closed else 0
+        return _same(value, schedule.requests)
+    return _renewal(schedule, schedule.curve, seed)
+
+
+def _same(value: int, requests: int | None) -> Iterator[Times]:
+    left = requests
+    while left is None or left > 0:
+        size = DRAW_BLOCK if left is None else min(left, DRAW_BLOCK)
+        yield np.full(size, value, dtype=np.int64)
+        left = None if left is None else left - size
+
+
+def _renewal(schedule: Schedule, curve: RateCurve, seed: int) -> Iterator[Times]:
+    purpose, gaps = f"arrival {schedule.arrival.kind}", schedule.arrival.gaps()
+    end_ns = math.inf if schedule.duration_ns is None else schedule.duration_ns
+    first, total = 0, 0.0
+    while schedule.requests is None or first < schedule.requests:
+        if schedule.arrival.kind == "constant":
+            y = np.arange(first, first + DRAW_BLOCK, dtype=np.float64)
+        else:
+            y = total + np.cumsum(draw(seed, purpose, first, DRAW_BLOCK, gaps))
+            total = float(y[-1])
+        t = np.rint(curve.invert(y) * NS)
+        size = int(np.searchsorted(t, end_ns, side="left"))  # stages end at inf, which no due time reaches
+        ended = size < DRAW_BLOCK
+        if schedule.requests is not None:
+            size = min(size, schedule.requests - first)
+        if size:
+            yield t[:size].astype(np.int64)
+        if ended:
+            return
+        first += DRAW_BLOCK
+
+
+def replay_due(t_ns: Times, scale: float) -> Times:
+    """Due times of trace rows at t_ns after the first row, divided by `scale`; exactly the row's for scale 1."""
+    return t_ns if scale == 1.0 else np.rint(t_ns / scale).astype(np.int64)
