@@ -50,9 +50,7 @@ class Encoder:
     the peer allows; the peer's limit is 4096 until `max_table_size` is set."""
 
     def __init__(self, table_cap: int = 65536) -> None: ...
-    def encode(
-        self, headers: Iterable[tuple[bytes, bytes]], never_indexed: Collection[bytes] = frozenset()
-    ) -> bytes:
+    def encode(self, headers: Iterable[tuple[bytes, bytes]], never_indexed: Collection[bytes] = frozenset()) -> bytes:
         """A header block. Fields named in `never_indexed` (in any case of letters), and those that carry secrets
         (authorization, api-key, cookie and their kind), are sent as never-indexed literals."""
 

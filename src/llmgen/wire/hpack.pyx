@@ -314,16 +314,26 @@ CHANGING[:] = [
 ]
 
 
-cdef inline bint named(const char** names, int count, const uint8_t* name, size_t size) noexcept nogil:
+cdef size_t SECRET_SIZES[10]
+cdef size_t CHANGING_SIZES[8]
+cdef int _i
+for _i in range(10):
+    SECRET_SIZES[_i] = strlen(SECRETS[_i])
+for _i in range(8):
+    CHANGING_SIZES[_i] = strlen(CHANGING[_i])
+
+
+cdef inline bint named(const char** names, const size_t* sizes, int count, const uint8_t* name,
+                       size_t size) noexcept nogil:
     cdef int i
     for i in range(count):
-        if strlen(names[i]) == size and strncasecmp(names[i], <const char*>name, size) == 0:
+        if sizes[i] == size and strncasecmp(names[i], <const char*>name, size) == 0:
             return True
     return False
 
 
 cdef bint hpack_is_secret(const uint8_t* name, size_t name_size) noexcept nogil:
-    return named(SECRETS, 10, name, name_size)
+    return named(SECRETS, SECRET_SIZES, 10, name, name_size)
 
 
 cdef int hpack_encoder_init(HpackEncoder* e, uint32_t table_cap) noexcept nogil:
@@ -433,7 +443,7 @@ cdef uint8_t* encode_field(HpackEncoder* e, uint8_t* at, const Header* h, int in
     if index:
         return put_integer(at, 0x80, 0x7F, index)
     # An entry of most of the table's size would evict nearly all others (nghttp2 draws the same line).
-    if size > <uint64_t>e.table.max_size * 3 // 4 or named(CHANGING, 8, h.name, h.name_size):
+    if size > <uint64_t>e.table.max_size * 3 // 4 or named(CHANGING, CHANGING_SIZES, 8, h.name, h.name_size):
         return put_field(at, 0, 0x0F, name_index, h.name, h.name_size, h.value, h.value_size)
     at = put_field(at, 0x40, 0x3F, name_index, h.name, h.name_size, h.value, h.value_size)
     if not table_add(&e.table, h.name, h.name_size, h.value, h.value_size, hash):

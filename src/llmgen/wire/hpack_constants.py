@@ -72,8 +72,8 @@ STATIC_TABLE: tuple[tuple[bytes, bytes], ...] = (
 )
 
 # Bits of the code of each byte value, then of EOS (256).
+# fmt: off
 HUFFMAN_CODE_LENGTHS: tuple[int, ...] = (
-    # fmt: off
     13, 23, 28, 28, 28, 28, 28, 28, 28, 24, 30, 28, 28, 30, 28, 28,  # 0x00
     28, 28, 28, 28, 28, 28, 30, 28, 28, 28, 28, 28, 28, 28, 28, 28,  # 0x10
      6, 10, 10, 12, 13,  6,  8, 11, 10, 10,  8, 11,  8,  6,  6,  6,  # 0x20
@@ -91,5 +91,5 @@ HUFFMAN_CODE_LENGTHS: tuple[int, ...] = (
     20, 24, 20, 21, 22, 21, 21, 23, 22, 22, 25, 25, 24, 24, 26, 23,  # 0xe0
     26, 27, 26, 26, 27, 27, 27, 27, 27, 28, 27, 27, 27, 27, 27, 26,  # 0xf0
     30,  # EOS
-    # fmt: on
 )
+# fmt: on
