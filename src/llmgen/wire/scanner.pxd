@@ -53,7 +53,7 @@ cdef struct ScanNode:
     uint8_t case_count
     uint8_t guard_count
     uint8_t role                 # role that always holds, 0: none
-    uint8_t plain                # 0: its value matters here (role, cases or guards)
+    uint8_t matters              # its value is looked at: it has a role, cases or guards
 
 
 cdef struct ScanKey:

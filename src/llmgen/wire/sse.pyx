@@ -433,7 +433,7 @@ class Error(ValueError):
 
 
 Event = NamedTuple(
-    "Event", [("type", str), ("data", str), ("id", str), ("retry", int | None), ("t_ns", int)]
+    "Event", [("type", str), ("data", str), ("id", str), ("retry", "int | None"), ("t_ns", int)]
 )
 Event.__module__ = __name__
 Event.__new__.__defaults__ = ("", None, 0)

@@ -1,0 +1,131 @@
+# The lexical rules of JSON (RFC 8259), for the scanner. Every reader takes the index where it begins and gives the index
+# behind what it read, or BAD; none reads a byte outside of [0, n).
+
+from libc.stdint cimport INT32_MAX, int32_t, int64_t, uint8_t, uint32_t
+
+
+cdef enum:
+    BAD = -1
+
+
+cdef extern from *:
+    """
+    #include <stddef.h>
+    #include <stdint.h>
+    #if defined(__SSE2__)
+    #include <emmintrin.h>
+    #endif
+
+    /* Index >= i of the first quote, backslash or control character; n if there is none. */
+    static inline size_t llmgen_string_stop(const uint8_t *d, size_t i, size_t n) {
+    #if defined(__SSE2__)
+        const __m128i quote = _mm_set1_epi8('"'), backslash = _mm_set1_epi8('\\\\'), control = _mm_set1_epi8(0x1f);
+        while (i < n) {
+            /* the last step reads 16 bytes that end at n and forgets those before i */
+            size_t at = i + 16 <= n ? i : n >= 16 ? n - 16 : n;
+            if (at == n) break;
+            __m128i x = _mm_loadu_si128((const __m128i *)(d + at));
+            unsigned hits = (unsigned)_mm_movemask_epi8(_mm_or_si128(
+                _mm_or_si128(_mm_cmpeq_epi8(x, quote), _mm_cmpeq_epi8(x, backslash)),
+                _mm_cmpeq_epi8(_mm_min_epu8(x, control), x))) >> (i - at);
+            if (hits) return i + (size_t)__builtin_ctz(hits);
+            i = at + 16;
+        }
+    #endif
+        while (i < n && d[i] != '"' && d[i] != '\\\\' && d[i] >= 0x20) i++;
+        return i;
+    }
+    """
+    size_t string_stop "llmgen_string_stop"(const uint8_t* d, size_t i, size_t n) noexcept nogil
+
+
+cdef inline Py_ssize_t skip_space(const uint8_t* d, Py_ssize_t i, Py_ssize_t n) noexcept nogil:
+    while i < n and d[i] <= c" " and (d[i] == c" " or d[i] == c"\n" or d[i] == c"\r" or d[i] == c"\t"):
+        i += 1
+    return i
+
+
+cdef inline int32_t hex4(const uint8_t* d, Py_ssize_t i, Py_ssize_t n) noexcept nogil:
+    """Four hexadecimal digits at i, -1 if they are not there."""
+    cdef int32_t number = 0
+    cdef Py_ssize_t end = i + 4
+    if end > n:
+        return -1
+    while i < end:
+        number <<= 4
+        if c"0" <= d[i] <= c"9":
+            number |= d[i] - c"0"
+        elif c"a" <= (d[i] | 0x20) <= c"f":
+            number |= (d[i] | 0x20) - c"a" + 10
+        else:
+            return -1
+        i += 1
+    return number
+
+
+cdef inline bint is_escape(uint8_t c) noexcept nogil:
+    return (c == c'"' or c == c"\\" or c == c"/" or c == c"b" or c == c"f" or c == c"n" or c == c"r" or c == c"t")
+
+
+cdef inline Py_ssize_t string_end_escaped(const uint8_t* d, Py_ssize_t i, Py_ssize_t n) noexcept nogil:
+    while i < n and d[i] == c"\\":
+        if i + 1 == n:
+            return BAD
+        if d[i + 1] == c"u":
+            if hex4(d, i + 2, n) < 0:
+                return BAD
+            i += 6
+        elif is_escape(d[i + 1]):
+            i += 2
+        else:
+            return BAD
+        i = string_stop(d, i, n)
+        if i < n and d[i] == c'"':
+            return i
+    return BAD                           # the end of the data, or a control character
+
+
+cdef inline Py_ssize_t string_end(const uint8_t* d, Py_ssize_t i, Py_ssize_t n, uint32_t* escaped) noexcept nogil:
+    """Index of the quote that closes the string whose inside begins at i."""
+    i = string_stop(d, i, n)
+    if i < n and d[i] == c'"':
+        return i
+    escaped[0] = 1
+    return string_end_escaped(d, i, n)
+
+
+cdef inline Py_ssize_t digits_end(const uint8_t* d, Py_ssize_t i, Py_ssize_t n) noexcept nogil:
+    """At least one digit."""
+    cdef Py_ssize_t start = i
+    while i < n and c"0" <= d[i] <= c"9":
+        i += 1
+    return i if i > start else BAD
+
+
+cdef inline Py_ssize_t number_end(const uint8_t* d, Py_ssize_t i, Py_ssize_t n, int64_t* number) noexcept nogil:
+    """`number` is -1 unless it is written as a whole number from 0 to 2^31-1 ("-0" and "1e3" are not)."""
+    cdef bint whole = True
+    cdef Py_ssize_t start
+    number[0] = 0
+    if i < n and d[i] == c"-":
+        whole = False
+        i += 1
+    start = i
+    while i < n and c"0" <= d[i] <= c"9":
+        if number[0] <= INT32_MAX:
+            number[0] = number[0] * 10 + (d[i] - c"0")
+        i += 1
+    if i == start or (d[start] == c"0" and i - start > 1):
+        return BAD
+    if i < n and d[i] == c".":
+        whole = False
+        i = digits_end(d, i + 1, n)
+    if i != BAD and i < n and (d[i] == c"e" or d[i] == c"E"):
+        whole = False
+        i += 1
+        if i < n and (d[i] == c"+" or d[i] == c"-"):
+            i += 1
+        i = digits_end(d, i, n)
+    if not whole or number[0] > INT32_MAX:
+        number[0] = -1
+    return i
