@@ -1,4 +1,4 @@
-# HPACK (RFC 7541): header blocks of HTTP/2. One HpackDecoder and one HpackEncoder a connection; plain memory, no Python.
+# HPACK (RFC 7541): header blocks of HTTP/2. One HpackDecoder and one HpackEncoder a connection; plain memory.
 #
 #   decoding    result = hpack_decode(&d, block, size)       a whole header block, HEADERS and CONTINUATION joined
 #               d.headers[0 .. d.count)                      valid until the next hpack_decode or hpack_decoder_free

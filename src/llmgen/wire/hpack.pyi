@@ -1,4 +1,5 @@
-from collections.abc import Buffer, Collection, Iterable
+from collections.abc import Collection, Iterable
+from typing import Self, final
 
 class Error(Exception):
     """A header block that breaks RFC 7541, or a header list above the limit.
@@ -9,6 +10,7 @@ class Error(Exception):
     over_limit: bool
     def __init__(self, message: str, over_limit: bool = False) -> None: ...
 
+@final
 class Decoder:
     """The receiving end of one connection's header blocks.
 
@@ -16,8 +18,8 @@ class Decoder:
     size in use at first. `max_header_list_size`: bytes of a block's fields, 32 added for each (RFC 9113 6.5.2).
     """
 
-    def __init__(self, max_table_size: int = 4096, max_header_list_size: int = 65536) -> None: ...
-    def decode(self, block: Buffer) -> list[tuple[bytes, bytes]]:
+    def __new__(cls, max_table_size: int = 4096, max_header_list_size: int = 65536) -> Self: ...
+    def decode(self, block: bytes | bytearray | memoryview) -> list[tuple[bytes, bytes]]:
         """The fields of a whole header block (HEADERS and CONTINUATION joined), in order.
 
         Error: the block is malformed, or the list is above the limit; in the second case the dynamic table has been
@@ -45,11 +47,12 @@ class Decoder:
     def table(self) -> list[tuple[bytes, bytes]]:
         """The dynamic table, newest entry (index 62) first."""
 
+@final
 class Encoder:
     """The sending end of one connection's header blocks. `table_cap`: bytes of dynamic table used at most, whatever
     the peer allows; the peer's limit is 4096 until `max_table_size` is set."""
 
-    def __init__(self, table_cap: int = 65536) -> None: ...
+    def __new__(cls, table_cap: int = 65536) -> Self: ...
     def encode(self, headers: Iterable[tuple[bytes, bytes]], never_indexed: Collection[bytes] = frozenset()) -> bytes:
         """A header block. Fields named in `never_indexed` (in any case of letters), and those that carry secrets
         (authorization, api-key, cookie and their kind), are sent as never-indexed literals."""

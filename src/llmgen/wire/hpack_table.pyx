@@ -48,15 +48,18 @@ fill_static_table()
 cdef uint32_t static_find(const uint8_t* name, size_t name_size, const uint8_t* value, size_t value_size,
                           uint32_t hash, uint32_t* name_index) noexcept nogil:
     cdef uint32_t slot = hash & (NAME_SLOTS - 1), index
+    cdef const Header* entry
     name_index[0] = 0
     while STATIC_NAMES[slot]:
-        index = STATIC_NAMES[slot]
-        if same(STATIC_TABLE[index].name, STATIC_TABLE[index].name_size, name, name_size):
-            name_index[0] = index
-            while index <= HPACK_STATIC and same(STATIC_TABLE[index].name, STATIC_TABLE[index].name_size, name, name_size):
-                if same(STATIC_TABLE[index].value, STATIC_TABLE[index].value_size, value, value_size):
+        entry = &STATIC_TABLE[STATIC_NAMES[slot]]
+        if same(entry.name, entry.name_size, name, name_size):
+            name_index[0] = STATIC_NAMES[slot]
+            for index in range(name_index[0], HPACK_STATIC + 1):
+                entry = &STATIC_TABLE[index]
+                if not same(entry.name, entry.name_size, name, name_size):
+                    break
+                if same(entry.value, entry.value_size, value, value_size):
                     return index
-                index += 1
             return 0
         slot = (slot + 1) & (NAME_SLOTS - 1)
     return 0

@@ -534,4 +534,4 @@ def test_encoder_uses_no_more_than_its_cap() -> None:
 def test_encode_refuses_what_is_not_bytes() -> None:
     for wrong in ([("a", "b")], [(b"a",)], [(b"a", None)]):
         with pytest.raises((TypeError, ValueError)):
-            hpack.Encoder().encode(wrong)  # type: ignore[arg-type, list-item]
+            hpack.Encoder().encode(wrong)  # type: ignore[arg-type]
