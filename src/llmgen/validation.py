@@ -19,6 +19,7 @@ from llmgen.config import Client, Load, RunConfig, Target, plain, redact_url
 from llmgen.credentials import resolve_headers, resolve_value
 from llmgen.decoding import closest, decode, wrong
 from llmgen.errors import ConfigError
+from llmgen.metrics.slo import impossible, parse_all
 from llmgen.workload.mix import request_classes
 
 RECORD_LEVELS: Final = ("events", "requests")
@@ -59,7 +60,11 @@ def validate(config: RunConfig, environ: Mapping[str, str] = os.environ) -> None
     _check_target(config.target, environ)
     _check_load(config.load)
     _check_client(config)
-    request_classes(config, dialects.get(config.target.api), config.target.model or "any")
+    classes = request_classes(config, dialects.get(config.target.api), config.target.model or "any")
+    for slo in parse_all(config.slo, {klass.name: klass.slo for klass in classes}):
+        complaint = impossible(slo, {klass.name: klass.stream for klass in classes})
+        if complaint is not None:
+            raise ConfigError(complaint)
 
 
 def complete(config: RunConfig) -> tuple[RunConfig, tuple[str, ...]]:

@@ -6,11 +6,11 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from importlib.metadata import version
 from typing import NoReturn
 
 import click
 
+from llmgen.cli.run import run_command
 from llmgen.errors import LlmgenError
 
 BUG, INTERRUPTED = 1, 130
@@ -18,9 +18,12 @@ BROKEN_PIPE = 141  # what a shell reports for a program that SIGPIPE ended: `llm
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(version("llmgen"), prog_name="llmgen", message="%(prog)s %(version)s")
+@click.version_option(package_name="llmgen", prog_name="llmgen", message="%(prog)s %(version)s")
 def command() -> None:
     """Open-loop load for LLM inference endpoints, with every token stamped at the socket."""
+
+
+command.add_command(run_command)
 
 
 def call(arguments: Sequence[str]) -> int:

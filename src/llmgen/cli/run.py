@@ -1,0 +1,175 @@
+"""`llmgen run`: every flag is a key of the configuration (config.FLAGS), and wins over the file."""
+
+from __future__ import annotations
+
+import functools
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from click.core import ParameterSource
+
+from llmgen.cli.options import AUTO, Auto, Json, SectionedCommand, SectionedOption, Value, headers, pairs, use_color
+from llmgen.config import FLAGS, RunConfig, load_config, merge
+from llmgen.decoding import Cut, Seconds
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+SECONDS = Value("T", Seconds)
+TARGET, LOAD, WORKLOAD, CLIENT = "Target", "Load (when)", "Workload (what)", "Client"
+RECORD, OUTPUT = "Goals and records", "Output"
+
+KEY_OF_FLAG = {flag: key for key, flag in FLAGS.items()}
+
+
+def flag(section: str, *names: str, **settings: Any) -> Callable[[F], F]:
+    """An option of the configuration. Its default is that of config.py and stands in the help text only."""
+    return click.option(*names, cls=SectionedOption, section=section, **settings)
+
+
+target = functools.partial(flag, TARGET)
+load = functools.partial(flag, LOAD)
+workload = functools.partial(flag, WORKLOAD)
+client = functools.partial(flag, CLIENT)
+record = functools.partial(flag, RECORD)
+output = functools.partial(flag, OUTPUT)
+
+
+@click.command(
+    "run",
+    cls=SectionedCommand,
+    epilog="""\b
+Examples:
+  llmgen run --url http://127.0.0.1:8000/v1
+  llmgen run --url http://127.0.0.1:8000/v1 --rate 20 --duration 2m --warmup 20s --slo 'ttft_p95<800ms'
+  llmgen run --url https://api.example/v1 --model m --rate 5..50 --duration 5m --input-tokens lognormal:1000,400
+  llmgen run --url http://gpu:8000 --trace conv.csv --trace-format azure --trace-scale 2 --duration 10m
+  llmgen run load.yaml --rate 40 --tag build=1234
+\b
+Durations: 250ms 60s 5m 1h. Quote objectives: the shell takes a bare < for a redirection.
+Exit codes: 0 done, 1 bug, 2 usage or configuration, 3 objective missed, 4 run invalid or incomplete,
+5 target unreachable or nothing succeeded, 130 interrupted. Proxy variables are ignored.""",
+)
+@click.argument("config", required=False, type=click.Path(path_type=Path))
+@target("--url", multiple=True, metavar="URL", help="Server: http://, https:// or unix:/path.sock; without a path, or "
+        "ending in /v1, the API's endpoint is appended. Repeat for one cluster of several.")  # fmt: skip
+@target("--api", metavar="NAME", help="API: chat or completions.  [default: chat]")
+@target("--model", metavar="NAME", help="Model, or weighted list a:3,b:1.  [default: first of /v1/models]")
+@target("--path", metavar="P", help="Path of the endpoint, instead of the URL's and the API's.")
+@target("--query", multiple=True, metavar="K=V", callback=pairs, help="Query parameter. Repeatable.")
+@target("--header", multiple=True, metavar="'K: V'", callback=headers,
+        help="Header. V may be env:NAME or @file, and must be for a credential. Repeatable.")  # fmt: skip
+@target("--api-key-env", metavar="NAME", help="Variable with the API key.  [default: OPENAI_API_KEY, if set]")
+@target("--api-key-command", metavar="CMD", help="Command that prints the API key.")
+@target("--http", metavar="auto|1.1|2", help="Protocol. auto: ALPN on https, 1.1 on http; 2 on http is prior "
+        "knowledge.  [default: auto]")  # fmt: skip
+@target("--balance", metavar="HOW", help="Over several URLs: round-robin, random or least-in-flight.  "
+        "[default: round-robin]")  # fmt: skip
+@target("--connect-to", metavar="HOST:PORT", help="Connect there instead of to the URL's host.")
+@target("--insecure", is_flag=True, help="Do not verify the server's certificate; the report says so.")
+@target("--ca", metavar="FILE", help="Certificates to trust, instead of the system's.")
+@target("--cert", metavar="FILE", help="Client certificate.")
+@target("--key", metavar="FILE", help="Its private key.")
+@load("--arrival", metavar="NAME", help="constant, poisson, gamma:CV, weibull:SHAPE or closed.  [default: poisson]")
+@load("--rate", metavar="R", help="Requests per second over all workers; A..B ramps; inf: all "
+      "at once.  [default: 1]")  # fmt: skip
+@load("--concurrency", type=int, metavar="N", help="Closed loop of N slots, each sending when its answer has ended.")
+@load("--duration", type=SECONDS, help="Length of the offered load, warm-up and cool-down included.  [default: 30s, "
+      "if neither this nor --requests nor --trace is given]")  # fmt: skip
+@load("--requests", type=int, metavar="N", help="Number of requests; with --duration, whichever ends first.")
+@load("--warmup", type=Value("T|%", Cut), help="Cut from the start of the measured window.  [default: 0s]")
+@load("--cooldown", type=Value("T|%", Cut), help="Cut from its end.  [default: 0s]")
+@load("--drain", type=SECONDS, help="How long answers are awaited after the last due time.  [default: 30s]")
+@load("--trace", metavar="FILE", help="Replay times and lengths of a recorded workload.")
+@load("--trace-format", metavar="NAME", help="Its format: azure.  [default: azure]")
+@load("--trace-scale", type=float, metavar="X", help="Divide its times by X: 2 is twice as fast.  [default: 1]")
+@workload("--input-tokens", metavar="D", help="Prompt length: a number, uniform:A,B normal:M,S lognormal:M,S "
+          "zipf:A,MAX or file:F.  [default: 128]")  # fmt: skip
+@workload("--output-tokens", metavar="D", help="Answer length, likewise.  [default: 128]")
+@workload("--body", type=Json(), help="Merged last into every body, like '{\"temperature\": 0}'.")
+@workload("--exact-output", is_flag=True, help="Ask servers that can for exactly that many tokens.")
+@workload("--max-tokens-field", metavar="NAME", help="Field of the body for the answer length.  [default: the API's]")
+@workload("--no-stream", is_flag=True, help="Ask for whole answers.")
+@client("--workers", type=Auto(), metavar="N|auto", help="Sending processes; auto: as few as the plan needs.  "
+        "[default: auto]")  # fmt: skip
+@client("--connections", type=int, metavar="N", help="At most N; waiting for one is recorded.  [default: as needed]")
+@client("--streams-per-connection", type=int, metavar="N", help="On HTTP/2, at most N.  [default: the server's limit]")
+@client("--preconnect", type=int, metavar="N", help="Open N connections before the start.  [default: 0]")
+@client("--timeout-connect", type=SECONDS, help="For TCP and TLS.  [default: 10s]")
+@client("--timeout-first-token", type=SECONDS, help="From send to first token.  [default: 2m]")
+@client("--timeout-idle", type=SECONDS, help="Between events.  [default: 1m]")
+@client("--timeout-total", type=SECONDS, help="From due to end.  [default: 10m]")
+@client("--stamps", metavar="kernel|user", help="Where an arriving byte is stamped.  [default: kernel]")
+@client("--spin", type=SECONDS, help="Spin this long before each due time, at most 10ms.  [default: 0s]")
+@client("--no-pin", is_flag=True, help="Do not pin workers to cores.")
+@client("--http2-engine", metavar="native|h2", help="h2: an independent, slow codec to compare with.  "
+        "[default: native]")  # fmt: skip
+@client("--traceparent", is_flag=True, help="Send a W3C trace context with each request.")
+@record("--slo", multiple=True, metavar="EXPR", help="Objective like 'ttft_p95<800ms', 'goodput>=0.99' or, on each "
+        "request, 'ttft<1s'. Repeatable.")  # fmt: skip
+@record("--record", metavar="LEVEL", help="events: every token; requests: every request.  [default: events]")
+@record("--keep-bodies", is_flag=True, help="Keep request and answer bodies in the run directory.")
+@record("--seed", type=int, metavar="N", help="Same seed, same times and bodies.  [default: 1]")
+@record("--name", metavar="S", help="Name of the run, part of its folder's.")
+@record("--tag", multiple=True, metavar="K=V", callback=pairs, help="Kept with the run. Repeatable.")
+@record("--note", metavar="S", help="Kept with the run.")
+@record("--out", metavar="DIR", help="Folder of runs; DIR/latest points to the newest.  [default: runs]")
+@output("--progress/--no-progress", default=None, help="Live view.  [default: if stderr is a terminal]")
+@output("--quiet", is_flag=True, help="No live view and no report.")
+@output("--json", "as_json", is_flag=True, help="summary.json on stdout instead of the report.")
+@output("--log-json", is_flag=True, help="Logs as JSON lines on stderr.")
+@click.pass_context
+def run_command(ctx: click.Context, /, config: Path | None, **_: Any) -> int:
+    """Offer load to an endpoint, record every token, report.
+
+    CONFIG is a YAML, TOML or JSON file; flags win over it. A bare --url offers 1 request/s for 30 s.
+    """
+    start = RunConfig() if config is None else load_config(config)
+    merged = merge(start, given_keys(ctx))
+    from llmgen.run import run
+
+    shown = ctx.params
+    result = run(
+        merged,
+        progress=shown["progress"],
+        quiet=shown["quiet"],
+        json_out=shown["as_json"],
+        log_json=shown["log_json"],
+    )
+    if shown["as_json"]:
+        click.echo(as_json(result.summary))
+    elif not shown["quiet"]:
+        show_report(result.summary)
+        click.echo(f"\n{result.directory}  (llmgen report {result.directory} --format html)")
+    return result.exit_code
+
+
+def given_keys(ctx: click.Context) -> dict[str, Any]:
+    """The configuration keys of the flags that stand on the command line."""
+    found = {}
+    for param in ctx.command.params:
+        key = KEY_OF_FLAG.get(param.opts[0])
+        if key is None or param.name is None or ctx.get_parameter_source(param.name) is not ParameterSource.COMMANDLINE:
+            continue
+        value = ctx.params[param.name]
+        negated = param.opts[0].startswith("--no-")
+        found[key] = None if value is AUTO else not value if negated else value
+    return found
+
+
+def as_json(summary: Any) -> str:
+    """summary.json's text."""
+    import msgspec
+
+    return json.dumps(msgspec.to_builtins(summary), indent=2, allow_nan=False, ensure_ascii=False)
+
+
+def show_report(summary: Any) -> None:
+    """The terminal report, as wide as the terminal and coloured if it takes colours."""
+    from llmgen.report.text import render
+
+    width = shutil.get_terminal_size((80, 24)).columns
+    click.echo(render(summary, width, use_color()), nl=False)
