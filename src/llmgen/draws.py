@@ -14,9 +14,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-# Large enough that making a generator (about 15 us) is lost in the drawing, small enough that the first block of a
+# Large enough that making a generator (about 20 us) is lost in the drawing, small enough that the first block of a
 # plan is quick.
-DRAW_BLOCK: Final = 4096
+DRAW_BLOCK: Final = 1 << 14
 
 Draw = Callable[[np.random.Generator, int], NDArray[np.float64]]
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -100,12 +100,10 @@ class PlanWriter:
         static.write(directory / "static.bin")
         self.bytes += static.size
 
-    def write(self, rows: Rows, spans: Spans, body_bytes: Iterable[NDArray[np.uint8]]) -> None:
+    def write(self, rows: Rows, spans: Spans, body_bytes: NDArray[np.uint8]) -> None:
         """One segment; `rows` sorted by due, `first_span` counts in `spans`. Its .rows appears last, complete."""
         stem = self.directory / f"{self.segments:06d}"
-        with stem.with_suffix(".bytes").open("wb") as file:
-            for piece in body_bytes:
-                self.bytes += file.write(piece.data)
+        self._put(stem.with_suffix(".bytes"), body_bytes)
         self._put(stem.with_suffix(".spans"), spans)
         self._put(stem.with_suffix(".part"), rows)
         stem.with_suffix(".part").rename(stem.with_suffix(".rows"))
@@ -125,7 +123,7 @@ class PlanWriter:
         part.write_text(json.dumps(content, indent=1))
         part.rename(self.directory / "plan.json")
 
-    def _put(self, path: Path, array: NDArray[np.void]) -> None:
+    def _put(self, path: Path, array: NDArray[Any]) -> None:
         with path.open("wb") as file:
             self.bytes += file.write(np.ascontiguousarray(array).data)
 

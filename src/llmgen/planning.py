@@ -25,9 +25,9 @@ from llmgen.workload.mix import Mix, RequestClass, request_classes
 from llmgen.workload.prompts import SyntheticPrompts
 
 # The first segment is small so that the start need not wait for more; the others are large enough that files are few
-# (16 for a million requests) and small enough that one is made in some 50 ms and 20 MB.
+# (16 for a million requests) and small enough that one is made in some 40 ms and 20 MB.
 FIRST_SEGMENT_ROWS: Final = DRAW_BLOCK
-SEGMENT_ROWS: Final = 16 * DRAW_BLOCK
+SEGMENT_ROWS: Final = 4 * DRAW_BLOCK
 
 Pair = tuple[NDArray[np.int64], NDArray[np.int64]]
 Block = tuple[NDArray[np.int64], Pair | None]  # due, and the lengths (input, output) of a trace

@@ -11,16 +11,20 @@ one two-dimensional array whose constant columns are filled at once.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from llmgen.dialects import Frame, Slot
-from llmgen.plan import SOURCE_SEGMENT, SPAN_DTYPE, Spans, StaticBytes
+from llmgen.plan import SOURCE_SEGMENT, SOURCE_STATIC, SPAN_DTYPE, Spans, StaticBytes
 from llmgen.workload.mix import Draws
 from llmgen.workload.prompts import UNIQUE_BYTES, SyntheticPrompts
 
-_DIGITS = 10 ** np.arange(1, 10)  # planned_output of k digits is below _DIGITS[k - 1]
+_DIGIT_BITS: Final = 4
+# 1 has one digit, 10 two, …; -1 (no limit asked) has none.
+_POWERS: Final = 10 ** np.arange(0, 10)
 
 
 @dataclass(frozen=True)
@@ -31,15 +35,15 @@ class Bodies:
     first_span: NDArray[np.int64]
     span_count: NDArray[np.int64]
     size: NDArray[np.int64]  # bytes
-    own_bytes: list[NDArray[np.uint8]]  # in the order that the spans of SOURCE_SEGMENT count
+    own_bytes: NDArray[np.uint8]  # what spans of SOURCE_SEGMENT count in
 
 
 @dataclass(frozen=True)
 class _Layout:
-    """A frame cut for the plan: static (offset, size) before and after, and what lies between."""
+    """A frame cut for the plan: static spans before and after, and what lies between."""
 
-    head: tuple[int, int]
-    tail: tuple[int, int]  # size 0: the tail has a slot, and is the segment's own
+    head: tuple[int, int, int]  # as SPAN_DTYPE
+    tail: tuple[int, int, int]  # of size 0 if the tail has a slot and is the segment's own
     before: tuple[bytes | Slot, ...]  # from the first slot to the prompt's beginning
     after: tuple[bytes | Slot, ...]  # of a tail with a slot
 
@@ -50,86 +54,121 @@ class BodyBuilder:
     def __init__(self, frames: list[Frame], prompts: SyntheticPrompts, static: StaticBytes) -> None:
         self._prompts = prompts
         self._layouts = [_lay_out(frame, static) for frame in frames]
+        self._heads = np.array([layout.head for layout in self._layouts], SPAN_DTYPE)
+        self._tails = np.array([layout.tail for layout in self._layouts], SPAN_DTYPE)
+        self._own_bytes, self._spans = _Scratch(np.uint8), _Scratch(SPAN_DTYPE)
+        # Rows are grouped by frame and digits; 16 bits sort by radix.
+        self._group_type = np.uint16 if len(frames) << _DIGIT_BITS < 1 << 16 else np.int64
 
     def build(self, first: int, draws: Draws) -> Bodies:
-        """The bodies of requests first, first + 1 … as drawn."""
-        count = len(draws.frame)
-        text_spans, text_counts = self._prompts.text(first, draws.planned_input - 1)
-        head, tail, own, own_tail = (np.zeros(count, SPAN_DTYPE) for _ in range(4))
-        pieces: list[NDArray[np.uint8]] = []
-        beginnings = self._prompts.beginnings(first, count)
+        """The bodies of requests first, first + 1 … as drawn; valid until the next call, which reuses the memory."""
+        digits = np.searchsorted(_POWERS, draws.planned_output, side="right")
+        group = ((draws.frame << _DIGIT_BITS) + digits).astype(self._group_type)
+        order = np.argsort(group, kind="stable")
+        sorted_group = group[order]
+        changes = np.flatnonzero(sorted_group[1:] != sorted_group[:-1]) + 1
+        groups = [
+            (order[start:stop], *divmod(int(sorted_group[start]), 1 << _DIGIT_BITS))
+            for start, stop in pairwise([0, *changes.tolist(), len(order)])
+        ]
+        beginnings = self._prompts.beginnings(first, len(order))
+        own = np.empty(len(order), SPAN_DTYPE)
+        own["source"] = SOURCE_SEGMENT
+        tail = self._tails[draws.frame]
+        own_bytes = self._own_bytes.take(sum(len(rows) * sum(self._widths(*kind)) for rows, *kind in groups))
         offset = 0
-        digits = np.searchsorted(_DIGITS, draws.planned_output, side="right") + 1
-        group = draws.frame * 16 + digits
-        for number in np.unique(group):
-            members = np.flatnonzero(group == number)
-            rows = members if len(members) < count else slice(None)  # a slice picks without copying
-            layout = self._layouts[int(number) >> 4]
-            before = _filled(layout.before, draws.planned_output[rows], int(number) & 15, beginnings[rows])
-            after = _filled(layout.after, draws.planned_output[rows], int(number) & 15, None)
-            for spans, (at, size) in ((head, layout.head), (tail, layout.tail)):
-                spans["offset"][rows], spans["size"][rows] = at, size
-            for spans, block in ((own, before), (own_tail, after)):
-                spans["offset"][rows] = offset + np.arange(len(block)) * block.shape[1]
-                spans["size"][rows] = block.shape[1]
-                offset += block.size
-                pieces.append(block)
-        own["source"] = own_tail["source"] = SOURCE_SEGMENT
-        tail = np.where(tail["size"] > 0, tail, own_tail)
-        return _joined(head, own, (text_spans, text_counts), tail, pieces)
+        for rows, frame, size in groups:
+            layout, (width, tail_width) = self._layouts[frame], self._widths(frame, size)
+            end = offset + len(rows) * (width + tail_width)
+            block = own_bytes[offset:end].reshape(len(rows), width + tail_width)
+            output = draws.planned_output[rows]
+            _fill(block[:, : width - UNIQUE_BYTES], layout.before, output, size)
+            block[:, width - UNIQUE_BYTES : width] = beginnings[rows]
+            _fill(block[:, width:], layout.after, output, size)
+            place = np.arange(offset, end, width + tail_width)
+            own["offset"][rows], own["size"][rows] = place, width
+            if tail_width:
+                tail["offset"][rows], tail["size"][rows] = place + width, tail_width
+            offset = end
+        text = self._prompts.text(first, draws.planned_input - 1)
+        return _joined(self._heads[draws.frame], own, text, tail, own_bytes, self._spans)
+
+    def _widths(self, frame: int, digits: int) -> tuple[int, int]:
+        """Own bytes of a row before the text and behind it, if planned_output has that many digits."""
+        layout = self._layouts[frame]
+        before, after = (sum(_width(piece, digits) for piece in pieces) for pieces in (layout.before, layout.after))
+        return before + UNIQUE_BYTES, after
+
+
+class _Scratch:
+    """Memory of one array that is made anew for every block: fresh pages cost more than all that is written to them."""
+
+    def __init__(self, dtype: DTypeLike) -> None:
+        self._array = np.empty(0, dtype)
+
+    def take(self, size: int) -> NDArray[Any]:
+        if len(self._array) < size:
+            self._array = np.empty(size, self._array.dtype)
+        return self._array[:size]
+
+
+def _width(piece: bytes | Slot, digits: int) -> int:
+    return len(piece) if isinstance(piece, bytes) else digits
 
 
 def _lay_out(frame: Frame, static: StaticBytes) -> _Layout:
     prompt = frame.pieces.index(Slot.prompt)
     before, after = frame.pieces[:prompt], frame.pieces[prompt + 1 :]
     first = before[0] if before and isinstance(before[0], bytes) else b""
-    head = (static.add(first), len(first))
+    head = (static.add(first), len(first), SOURCE_STATIC)
     before = before[1:] if first else before
     if Slot.output in after:
-        return _Layout(head, (0, 0), before, after)
+        return _Layout(head, (0, 0, SOURCE_SEGMENT), before, after)
     tail = b"".join(piece for piece in after if isinstance(piece, bytes))
-    return _Layout(head, (static.add(tail), len(tail)), before, ())
+    return _Layout(head, (static.add(tail), len(tail), SOURCE_STATIC), before, ())
 
 
-def _filled(
-    pieces: tuple[bytes | Slot, ...],
-    planned_output: NDArray[np.int64],
-    digits: int,
-    beginnings: NDArray[np.uint8] | None,
-) -> NDArray[np.uint8]:
-    """The pieces of all rows of a group, with the beginning of the prompt at the end; uint8 (rows, width)."""
-    template = b"".join(piece if isinstance(piece, bytes) else b"0" * digits for piece in pieces)
-    width = len(template) + (UNIQUE_BYTES if beginnings is not None else 0)
-    block = np.empty((len(planned_output), width), np.uint8)
-    block[:, : len(template)] = np.frombuffer(template, np.uint8)
+def _fill(block: NDArray[np.uint8], pieces: tuple[bytes | Slot, ...], output: NDArray[np.int64], digits: int) -> None:
+    """Writes the pieces of all rows of a group, uint8 (rows, width); `output` has `digits` digits in each."""
     column = 0
     for piece in pieces:
+        width = _width(piece, digits)
         if isinstance(piece, bytes):
-            column += len(piece)
-            continue
-        rest = planned_output
-        for place in range(column + digits - 1, column - 1, -1):
-            rest, digit = np.divmod(rest, 10)
-            block[:, place] = digit + ord("0")
-        column += digits
-    if beginnings is not None:
-        block[:, len(template) :] = beginnings
-    return block
+            block[:, column : column + width] = np.frombuffer(piece, np.uint8)
+        else:
+            rest = output
+            for place in range(column + digits - 1, column - 1, -1):
+                tenth = rest // 10
+                block[:, place] = rest - tenth * 10 + ord("0")
+                rest = tenth
+        column += width
 
 
 def _joined(
-    head: Spans, own: Spans, text: tuple[Spans, NDArray[np.int64]], tail: Spans, pieces: list[NDArray[np.uint8]]
+    head: Spans,
+    own: Spans,
+    text: tuple[Spans, NDArray[np.int64]],
+    tail: Spans,
+    own_bytes: NDArray[np.uint8],
+    scratch: _Scratch,
 ) -> Bodies:
+    """Spans of each body in a row: head, own bytes, text (any number), tail."""
     text_spans, text_counts = text
+    size = head["size"].astype(np.int64) + own["size"] + tail["size"]
+    if len(text_spans) == len(head) and np.all(text_counts == 1):
+        spans = scratch.take(4 * len(head)).reshape(len(head), 4)
+        for column, part in enumerate((head, own, text_spans, tail)):
+            spans[:, column] = part
+        span_count = np.full(len(head), 4)
+        return Bodies(spans.ravel(), np.arange(len(head)) * 4, span_count, size + text_spans["size"], own_bytes)
     span_count = text_counts + 3
     end = np.cumsum(span_count)
     first_span = end - span_count
-    spans = np.empty(int(end[-1]) if len(end) else 0, SPAN_DTYPE)
+    spans = scratch.take(int(end[-1]))
     spans[first_span], spans[first_span + 1], spans[end - 1] = head, own, tail
     text_end = np.cumsum(text_counts)
     where = np.arange(len(text_spans)) + np.repeat(first_span + 2 - (text_end - text_counts), text_counts)
     spans[where] = text_spans
     text_upto = np.concatenate([[0], np.cumsum(text_spans["size"], dtype=np.int64)])
-    text_size = text_upto[text_end] - text_upto[text_end - text_counts]
-    size = head["size"].astype(np.int64) + own["size"] + tail["size"] + text_size
-    return Bodies(spans, first_span, span_count, size, pieces)
+    size += text_upto[text_end] - text_upto[text_end - text_counts]
+    return Bodies(spans, first_span, span_count, size, own_bytes)

@@ -73,6 +73,13 @@ class SyntheticPrompts:
         A piece of more than POOL_WORDS words goes over the pool again.
         """
         start = (uniforms(self._seed, "text", first, len(words)) * POOL_WORDS).astype(np.int64)
+        if int(words.min()) > 0 and int(words.max()) <= POOL_WORDS:  # nearly always: one span each
+            spans = np.empty(len(words), SPAN_DTYPE)
+            begin = self._offsets[start]
+            spans["offset"] = begin + self._base
+            spans["size"] = self._offsets[start + words] - begin
+            spans["source"] = SOURCE_STATIC
+            return spans, np.ones(len(words), np.int64)
         counts = -(-words // POOL_WORDS)
         spans = np.empty(int(counts.sum()), SPAN_DTYPE)
         spans["source"] = SOURCE_STATIC
