@@ -77,7 +77,7 @@ class Run:
 
     @cached_property
     def events(self) -> np.ndarray | None:
-        """EVENT_DTYPE, one row an SSE data event in its worker's order, `request` a row of requests; None at level `requests`."""
+        """EVENT_DTYPE, one row an SSE data event, in its worker's order; None at level `requests`."""
         if not (self._columns / "events.npy").exists():
             return None
         return self._read("events.npy", EVENT_DTYPE)
@@ -208,7 +208,8 @@ def merge(run_dir: Path, run: dict[str, Any], unsent: np.ndarray | None = None) 
 
     run: run.json; its record level decides whether an events.npy is made even if no event came.
     unsent: REQUEST_DTYPE rows (status never_sent) of planned requests; one that a worker has a row for is dropped.
-    Returns what could not be read, in plain words. Rows still in flight become `lost`. Earlier attempts of a request go to attempts.npy, and their events are dropped.
+    Rows still in flight become `lost`. Earlier attempts of a request go to attempts.npy, and their events are dropped.
+    Returns what could not be read, in plain words.
     Raises OSError (disk full) with the raw records untouched, RecordError for records of a newer version.
     """
     notes: list[str] = []

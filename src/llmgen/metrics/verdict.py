@@ -1,0 +1,200 @@
+"""The verdict on ourselves (docs/metrics.md, "Verdict"), and the exit code that follows from a run."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from llmgen.columns import Status
+from llmgen.metrics.figures import Summary, Verdict
+
+MIN_GAPS: Final = 20  # fewer gaps say nothing about a distribution: at 20 the step of a KS distance is 0.05
+WORKER_CPU_TARGET: Final = 0.6  # load of a worker that leaves room for bursts; for "how many would have been enough"
+
+
+class Thresholds(msgspec.Struct, frozen=True, kw_only=True):
+    """When a run is suspect or invalid. Shares are of 1."""
+
+    # Lag below 2 ms or 2 % of the median TTFT moves no conclusion about TTFT; ten times as much moves all of them.
+    suspect_lag_ms: float = 2.0
+    suspect_lag_share: float = 0.02
+    invalid_lag_ms: float = 20.0
+    invalid_lag_share: float = 0.20
+    # Twice what a plain C timer loop shows on a noisy shared machine (0.04-0.06): beyond it the process is another one.
+    suspect_ks: float = 0.1
+    # One percent less load than offered is about the width of a capacity interval; five is another operating point.
+    suspect_delivered: float = 0.99
+    invalid_delivered: float = 0.95
+    # Above 85 % a Poisson burst finds no idle time left and waits in our queue instead of the server's.
+    suspect_worker_cpu: float = 0.85
+    # Where user space stamps, the drain lag is in every token's time; 2 ms as for the schedule lag.
+    suspect_drain_lag_us: float = 2000.0
+    # The hypervisor took the core away for 20 ms of every second: tails are its own.
+    suspect_steal_pct: float = 2.0
+    # Any step moves kernel stamps (CLOCK_REALTIME) against ours.
+    suspect_clock_steps: int = 0
+    # One request in a thousand that our own limits stopped already shows in a p99.9.
+    invalid_client_limit: float = 0.001
+
+
+def judge(summary: Summary, info: dict[str, Any], thresholds: Thresholds | None = None) -> Verdict:
+    """The verdict of a summary whose own verdict is not read. info: run.json (state, reasons, workers_detail)."""
+    t = thresholds or Thresholds()
+    incomplete = _incomplete(summary, info)
+    invalid = _invalid(summary, info, t, complete=not incomplete)
+    suspect = _suspect(summary, t, complete=not incomplete, already=invalid)
+    status = "incomplete" if incomplete else "invalid" if invalid else "suspect" if suspect else "valid"
+    notes = _notes(summary)
+    if suspect and not incomplete and not invalid and summary.client.stamps == "kernel":
+        notes = ("the tokens' times stay true: they are the kernel's, not ours", *notes)
+    return Verdict(status=status, reasons=(*incomplete, *invalid, *suspect), notes=notes)  # type: ignore[arg-type]
+
+
+def _incomplete(summary: Summary, info: dict[str, Any]) -> list[str]:
+    reasons = [str(reason) for reason in info.get("reasons") or ()]
+    if info.get("state") == "running":
+        reasons.append("the controller did not live to the end of the run")
+    elif info.get("state") != "complete" and not reasons:
+        reasons.append("the run did not come to its end")
+    elif info.get("state") == "complete":
+        reasons = []
+    if summary.requests.lost and not reasons:
+        reasons.append(f"{_requests(summary.requests.lost)} in flight when their worker died")
+    return reasons
+
+
+def _invalid(summary: Summary, info: dict[str, Any], t: Thresholds, *, complete: bool) -> list[str]:
+    reasons: list[str] = []
+    r = summary.requests
+    if not r.adds_up:
+        parts = r.succeeded + r.failures + r.cancelled + r.never_sent + r.lost
+        reasons.append(f"the counts do not add up: {r.scheduled} scheduled, {parts} accounted for (a bug of ours)")
+    lag, limit = _lag(summary, t.invalid_lag_ms, t.invalid_lag_share)
+    if lag is not None and lag > limit:
+        reasons.append(f"{_lag_text(summary, lag, limit)}{_enough(summary)}")
+    delivered = _delivered(summary)
+    if complete and delivered is not None and delivered < t.invalid_delivered:
+        reasons.append(f"{_delivered_text(summary, delivered)}{_enough(summary)}")
+    limited = r.failed.get(Status.client_limit.name, 0)
+    if limited > t.invalid_client_limit * r.scheduled:
+        reasons.append(f"our own limits (descriptors, ports or slots) stopped {_requests(limited)} of {r.scheduled}")
+    blocked = sum(int(w.get("flow_blocked") or 0) for w in info.get("workers_detail") or ())
+    if blocked:
+        reasons.append(f"the server waited for our flow-control window {blocked} times")
+    return reasons
+
+
+def _suspect(summary: Summary, t: Thresholds, *, complete: bool, already: list[str]) -> list[str]:
+    reasons: list[str] = []
+    lag, limit = _lag(summary, t.suspect_lag_ms, t.suspect_lag_share)
+    _, invalid_limit = _lag(summary, t.invalid_lag_ms, t.invalid_lag_share)
+    if lag is not None and limit < lag <= invalid_limit:
+        reasons.append(f"{_lag_text(summary, lag, limit)}{_enough(summary)}")
+    delivered = _delivered(summary)
+    if complete and delivered is not None and t.invalid_delivered <= delivered < t.suspect_delivered:
+        reasons.append(f"{_delivered_text(summary, delivered)}{_enough(summary)}")
+    arrivals = summary.load.arrivals
+    enough_gaps = summary.window.requests.sent > MIN_GAPS
+    if (
+        arrivals is not None
+        and arrivals.ks_distance is not None
+        and enough_gaps
+        and arrivals.ks_distance > t.suspect_ks
+    ):
+        reasons.append(
+            f"gaps between requests as sent are {arrivals.ks_distance:.2f} from the planned ones "
+            f"(KS distance, limit {t.suspect_ks:g})"
+        )
+    client = summary.client
+    if (
+        client.cpu_share_max is not None
+        and client.cpu_share_max > t.suspect_worker_cpu
+        and not any("workers would" in reason for reason in already)
+    ):
+        reasons.append(
+            f"a worker used {client.cpu_share_max:.0%} of its core (limit {t.suspect_worker_cpu:.0%}){_enough(summary)}"
+        )
+    drain = client.drain_lag_us
+    if client.stamps != "kernel" and drain is not None and drain.p99 > t.suspect_drain_lag_us:
+        reasons.append(f"tokens waited {drain.p99 / 1000:.1f} ms (p99) for their user-space stamp")
+    if client.steal_pct is not None and client.steal_pct > t.suspect_steal_pct:
+        reasons.append(f"the hypervisor took {client.steal_pct:.1f} % of the processor time away (steal)")
+    if client.clock_steps is not None and client.clock_steps > t.suspect_clock_steps:
+        reasons.append(f"the system clock was stepped {client.clock_steps} times")
+    return reasons
+
+
+def _notes(summary: Summary) -> tuple[str, ...]:
+    """What a reader should know that is no fault of the run."""
+    notes: list[str] = []
+    ratio = summary.tokens.output_ratio
+    if ratio is not None and abs(ratio - 1) > 0.05:  # metrics.md: asked against got, a warning above 5 %
+        notes.append(f"answers had {ratio:.0%} of the output tokens asked for")
+    if summary.tokens.output_source.get("events"):
+        count = summary.tokens.output_source["events"]
+        notes.append(f"{_requests(count)} without usage: their output tokens are counted token events")
+    ttft = summary.latency.ttft_ms
+    if ttft is not None and "p99" in ttft.too_few:
+        notes.append(f"n = {ttft.n} is too small for a p99")
+    return tuple(notes)
+
+
+def _lag(summary: Summary, floor_ms: float, share: float) -> tuple[float | None, float]:
+    """p99 of our own lag and its limit, ms. The share is of the median TTFT; of E2E where nothing streamed."""
+    typical = summary.latency.ttft_ms or summary.latency.e2e_ms
+    limit = max(floor_ms, share * typical.p50 if typical is not None else 0.0)
+    own = summary.load.own_lag_ms or summary.load.schedule_lag_ms
+    return None if own is None else own.p99, limit
+
+
+def _lag_text(summary: Summary, lag: float, limit: float) -> str:
+    text = f"requests went out late by {lag:.1f} ms (schedule lag p99, limit {limit:.1f} ms)"
+    cpu, steal = summary.client.cpu_share_max, summary.client.steal_pct
+    if cpu is not None and cpu < WORKER_CPU_TARGET:
+        text += f"; the busiest worker used only {cpu:.0%} of its core, so other load on this machine"
+        text += f" or its hypervisor (steal {steal:.1f} %)" if steal is not None else " or its hypervisor"
+        text += " is the likely cause"
+    return text
+
+
+def _delivered(summary: Summary) -> float | None:
+    """Share of the scheduled requests that we brought to the target; one that the target refused was brought to it."""
+    r = summary.requests
+    refused = ("dns_error", "connect_refused", "connect_timeout", "connect_error", "tls_error")
+    if not r.scheduled:
+        return None
+    return min(1.0, (r.sent + sum(r.failed.get(name, 0) for name in refused)) / r.scheduled)
+
+
+def _delivered_text(summary: Summary, delivered: float) -> str:
+    load = summary.load
+    rates = ""
+    if load.offered_rate is not None and load.achieved_rate is not None:
+        rates = f" ({load.achieved_rate:.4g} of {load.offered_rate:.4g} requests/s)"
+    return f"only {delivered:.1%} of the offered load was delivered{rates}"
+
+
+def _enough(summary: Summary) -> str:
+    """How many workers would have been enough, where the processor was the limit."""
+    cpu, workers = summary.client.cpu_share_max, summary.client.workers
+    if cpu is None or not workers or cpu < WORKER_CPU_TARGET:
+        return ""
+    wanted = max(workers + 1, round(workers * cpu / WORKER_CPU_TARGET + 0.499))
+    return f"; about {wanted} workers would have been enough (on this machine or more)"
+
+
+def _requests(count: int) -> str:
+    return f"{count} request" + ("" if count == 1 else "s")
+
+
+def exit_code(summary: Summary, *, interrupted: bool = False) -> int:
+    """contract.md's exit code, after 1 and 2: 130 interrupted, 5 nothing succeeded, 4 not believable, 3 SLO missed."""
+    if interrupted:
+        return 130
+    if summary.requests.scheduled and not summary.requests.succeeded:
+        return 5
+    if summary.verdict.status in ("invalid", "incomplete"):
+        return 4
+    results = [*summary.slo, *(result for group in summary.classes.values() for result in group.slo)]
+    return 3 if any(result.met is False for result in results) else 0
