@@ -1,0 +1,354 @@
+"""The terminal report: the verdict first, then what was offered, what came back and how well we ourselves did.
+
+Every number is one of summary.json. Lines fit `width` columns, with or without colour.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from llmgen.metrics.figures import Counts, Group, SloResult, Summary
+from llmgen.metrics.statistics import Dist
+from llmgen.report.escaping import plain
+
+STYLES: Final = {"valid": "bold green", "suspect": "bold yellow", "invalid": "bold red", "incomplete": "bold red"}
+MEANS: Final = {
+    "valid": "the client delivered the load and measured it truly",
+    "suspect": "read with care: the client may have influenced the result",
+    "invalid": "do not use: the client could not deliver or measure this load",
+    "incomplete": "the run did not come to its end",
+}
+# (field of summary.latency, name); the rest is in summary.json and report.html
+LATENCIES: Final = (
+    ("ttft_from_due_ms", "TTFT from due"),
+    ("ttft_ms", "TTFT"),
+    ("ttfo_ms", "TTFO"),
+    ("tpot_ms", "TPOT"),
+    ("itl_ms", "ITL"),
+    ("chunk_gap_ms", "chunk gap"),
+    ("e2e_from_due_ms", "E2E from due"),
+    ("e2e_ms", "E2E"),
+    ("queue_ms", "queue"),
+    ("connect_ms", "connect"),
+    ("tls_ms", "TLS"),
+)
+COLUMNS: Final = (("p50", "p50"), ("p90", "p90"), ("p95", "p95"), ("p99", "p99"), ("max", "max"))
+LABEL_WIDTH: Final = 14
+MAX_GROUPS: Final = 8  # rows of a table of classes or targets; the rest is in summary.json
+
+
+def render(
+    summary: Summary,
+    info: Mapping[str, Any] | None = None,
+    *,
+    width: int = 80,
+    color: bool = False,
+    errors: Sequence[Mapping[str, Any]] = (),
+) -> str:
+    """The report as text that ends in a newline.
+
+    info: run.json, for what was asked. errors: lines of errors.jsonl, of which the first of each status is shown.
+    """
+    out = io.StringIO()
+    console = Console(
+        file=out,
+        width=width,
+        force_terminal=color,
+        color_system="standard" if color else None,
+        highlight=False,
+        markup=False,
+        emoji=False,
+        legacy_windows=False,
+    )
+    _verdict(console, summary)
+    _load(console, summary, info or {})
+    _latencies(console, summary)
+    _throughput(console, summary)
+    _groups(console, "CLASSES", summary.classes)
+    _groups(console, "TARGETS", summary.targets)
+    _errors(console, summary, errors)
+    _slo(console, summary)
+    _client(console, summary)
+    return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"
+
+
+# -- sections -----------------------------------------------------------------------------------------------------
+
+
+def _verdict(console: Console, summary: Summary) -> None:
+    verdict = summary.verdict
+    console.print(
+        Text.assemble(
+            (f" {verdict.status.upper()} ", f"{STYLES[verdict.status]} reverse"), f"  {MEANS[verdict.status]}"
+        )
+    )
+    for reason in verdict.reasons:
+        _item(console, "•", plain(reason), STYLES[verdict.status])
+    for note in verdict.notes:
+        _item(console, "·", plain(note), "dim")
+    parts = [
+        plain(str(part))
+        for part in (summary.name, summary.run_id, summary.started and summary.started[:19] + "Z")
+        if part
+    ]
+    parts += [f"{plain(key)}={plain(value)}" for key, value in summary.tags.items()]
+    if parts:
+        console.print(Padding(Text(" · ".join(parts), style="dim"), (0, 0, 0, 1)))
+
+
+def _load(console: Console, summary: Summary, info: Mapping[str, Any]) -> None:
+    load, requests, window = summary.load, summary.requests, summary.window
+    _heading(console, "LOAD")
+    urls = [plain(str(target.get("url"))) for target in info.get("targets") or ()]
+    if urls:
+        more = f" and {len(urls) - 1} more" if len(urls) > 1 else ""
+        _line(console, "target", urls[0] + more)
+    arrival = f" {plain(load.arrival)}" if load.arrival else ""
+    offered = f"{requests.scheduled:,} requests,{arrival}"
+    if load.offered_rate is not None:
+        offered += f" {_number(load.offered_rate)}/s"
+    _line(console, "offered", offered.rstrip(","))
+    sent = f"{requests.sent:,} sent"
+    if requests.scheduled:
+        sent += f" ({_percent(requests.sent, requests.scheduled)})"
+    if load.achieved_rate is not None:
+        sent += f", {_number(load.achieved_rate)}/s"
+    _line(console, "delivered", f"{sent}; at most {load.peak_in_flight:,} in flight")
+    _line(console, "ended", _outcome(requests))
+    _line(console, "window", _window_text(summary, window.requests))
+
+
+def _window_text(summary: Summary, counts: Counts) -> str:
+    window = summary.window
+    text = f"{_number(window.start_s)}–{_number(window.end_s)} s"
+    if counts.scheduled == summary.requests.scheduled:
+        return f"{text}, all requests"
+    return f"{text}: {counts.scheduled:,} requests, {_outcome(counts)}"
+
+
+def _outcome(counts: Counts) -> str:
+    parts = [f"{counts.succeeded:,} ok"]
+    if counts.scheduled:
+        parts[0] += f" ({_percent(counts.succeeded, counts.scheduled)})"
+    named = (
+        ("failed", counts.failures),
+        ("cancelled", counts.cancelled),
+        ("never sent", counts.never_sent),
+        ("lost", counts.lost),
+    )
+    return ", ".join([*parts, *(f"{count:,} {name}" for name, count in named if count)])
+
+
+def _latencies(console: Console, summary: Summary) -> None:
+    rows = [(name, getattr(summary.latency, field)) for field, name in LATENCIES]
+    rows = [(name, dist) for name, dist in rows if dist is not None and not _trivial(name, dist)]
+    _heading(console, "LATENCY", "ms, requests of the window" if rows else "nothing to measure: no answer came")
+    if not rows:
+        return
+    table = _table(*(title for title, _ in COLUMNS), "n", "none")
+    for name, dist in rows:
+        headline = name == "TTFT from due"
+        cells = [_percentile(dist, field) for _, field in COLUMNS]
+        table.add_row(
+            Text(name, "bold" if headline else ""), *cells, f"{dist.n:,}", f"{dist.excluded:,}" if dist.excluded else ""
+        )
+    console.print(table)
+    marked = any(dist.too_few for _, dist in rows)
+    if marked:
+        _item(console, "*", "too few values for this percentile", "dim")
+    head = summary.latency.ttft_from_due_ms or summary.latency.e2e_from_due_ms
+    if head is not None and head.ci95:
+        name = "TTFT" if summary.latency.ttft_from_due_ms else "E2E"
+        spans = [f"{key} {_number(low)}–{_number(high)}" for key, (low, high) in head.ci95.items()]
+        _item(console, "·", f"95 % intervals of {name} from due: {', '.join(spans)}", "dim")
+
+
+def _trivial(name: str, dist: Dist) -> bool:
+    """A queue that nobody waited in says nothing."""
+    return name == "queue" and dist.max < 0.01
+
+
+def _throughput(console: Console, summary: Summary) -> None:
+    t, tokens = summary.throughput, summary.tokens
+    _heading(console, "THROUGHPUT", "per second of the window")
+    if t.requests_per_s is not None:
+        text = f"{_number(t.requests_per_s)} succeeded"
+        if t.goodput is not None and t.goodput_requests_per_s is not None:
+            text += f", {_number(t.goodput_requests_per_s)} good (goodput {t.goodput:.2%})"
+        _line(console, "requests", text)
+    parts = [f"{_number(t.output_tokens_per_s)} output" if t.output_tokens_per_s is not None else ""]
+    parts.append(f"{_number(t.input_tokens_per_s)} input" if t.input_tokens_per_s is not None else "")
+    parts.append(f"{_number(t.failed_output_tokens_per_s)} of failed requests" if t.failed_output_tokens_per_s else "")
+    _line(console, "tokens", ", ".join(part for part in parts if part))
+    if t.events_per_s is not None:
+        _line(console, "events", _number(t.events_per_s))
+    if tokens.output is not None:
+        source = ", ".join(f"{plain(name)} {count:,}" for name, count in tokens.output_source.items())
+        text = f"{tokens.output:,} output"
+        text += f", {tokens.output_ratio:.1%} of those asked for" if tokens.output_ratio is not None else ""
+        text += f"; {tokens.input:,} input" if tokens.input is not None else ""
+        _line(console, "in all", f"{text} (counted by {source})")
+    if tokens.reasoning:
+        _line(console, "reasoning", f"{tokens.reasoning:,} of the output")
+    if tokens.cached is not None:
+        _line(console, "cached", f"{tokens.cached:,} of the input")
+
+
+def _groups(console: Console, title: str, groups: Mapping[str, Group]) -> None:
+    if len(groups) < 2:
+        return
+    _heading(console, title, "TTFT and TPOT in ms")
+    table = _table("requests", "ok", "TTFT p50", "p95", "TPOT p50", "tok/s")
+    for name, group in list(groups.items())[:MAX_GROUPS]:
+        ttft, tpot = group.latency.ttft_ms, group.latency.tpot_ms
+        table.add_row(
+            Text(plain(name, 24), overflow="ellipsis"),
+            f"{group.requests.scheduled:,}",
+            _percent(group.requests.succeeded, group.requests.scheduled),
+            *(("–", "–") if ttft is None else (_number(ttft.p50), _number(ttft.p95))),
+            "–" if tpot is None else _number(tpot.p50),
+            "–" if group.throughput.output_tokens_per_s is None else _number(group.throughput.output_tokens_per_s),
+        )
+    console.print(table)
+    if len(groups) > MAX_GROUPS:
+        _item(console, "·", f"{len(groups) - MAX_GROUPS} more in summary.json", "dim")
+
+
+def _errors(console: Console, summary: Summary, errors: Sequence[Mapping[str, Any]]) -> None:
+    if not summary.requests.failed:
+        return
+    total = summary.requests.scheduled
+    _heading(console, "ERRORS", f"{_percent(summary.requests.failures, total)} of {total:,} requests")
+    for status, count in sorted(summary.requests.failed.items(), key=lambda item: -item[1]):
+        sample = next((error for error in errors if str(error.get("status")) == status), None)
+        said = ""
+        if sample is not None:
+            code = sample.get("http_status")
+            said = f"{code} " if code else ""
+            said += plain(str(sample.get("text") or ""), 160)
+        line = Table.grid(padding=(0, 2, 0, 0))
+        line.add_column(width=LABEL_WIDTH + 5)
+        line.add_column(width=8, justify="right")
+        line.add_column(ratio=1)
+        line.add_row(Text(f" {plain(status)}", "red"), f"{count:,}", Text(said, "dim"))
+        console.print(line)
+
+
+def _slo(console: Console, summary: Summary) -> None:
+    results = [*summary.slo, *(result for group in summary.classes.values() for result in group.slo)]
+    if not results:
+        return
+    missed = sum(result.met is False for result in results)
+    _heading(console, "SLO", f"{missed} missed" if missed else "all met")
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(width=2)
+    table.add_column(ratio=1)
+    table.add_column(justify="right")
+    for result in results:
+        mark, style = {True: ("✓", "green"), False: ("✗", "bold red"), None: ("·", "dim")}[result.met]
+        named = result.klass is not None and not result.expression.startswith("class:")
+        expression = f"class:{result.klass} {result.expression}" if named else result.expression
+        table.add_row(Text(f" {mark}", style), Text(plain(expression)), Text(measured_text(result), style))
+    console.print(table)
+
+
+def measured_text(result: SloResult) -> str:
+    """What a run did about an objective, in words."""
+    if result.measured is None:
+        return f"∞ ({result.missing:,} failed or unfinished)" if result.missing else "not measured"
+    if result.unit == "ms":
+        return f"{_number(result.measured)} ms"
+    if result.unit == "per_s":
+        return f"{_number(result.measured)}/s"
+    return f"{result.measured:.2%}"
+
+
+def _client(console: Console, summary: Summary) -> None:
+    client, load = summary.client, summary.load
+    _heading(console, "CLIENT", "our own health")
+    for name, dist in (("schedule lag", load.schedule_lag_ms), ("send lag", load.send_lag_ms)):
+        if dist is not None:
+            _line(console, name, f"p50 {_number(dist.p50)}, p99 {_number(dist.p99)}, max {_number(dist.max)} ms")
+    if load.arrivals is not None and load.arrivals.ks_distance is not None:
+        cv = "" if load.arrivals.cv is None else f", CV {load.arrivals.cv:.2f}"
+        _line(console, "arrivals", f"{load.arrivals.ks_distance:.3f} from the plan (KS distance of gaps){cv}")
+    if client.drain_lag_us is not None:
+        lag = client.drain_lag_us
+        _line(console, "drain lag", f"p50 {_number(lag.p50)}, p99 {_number(lag.p99)} µs from kernel to us")
+    if client.stamps is not None:
+        shared = "" if client.coalesced_share is None else f"; {client.coalesced_share:.1%} of events shared a read"
+        _line(console, "stamps", f"{client.stamps}{shared}")
+    parts = [f"{client.workers} worker{'' if client.workers == 1 else 's'}" if client.workers is not None else ""]
+    parts.append(f"{client.cpu_share_max:.0%} of a core" if client.cpu_share_max is not None else "")
+    parts.append(f"{_number(client.cpu_us_per_event)} µs an event" if client.cpu_us_per_event is not None else "")
+    parts.append(f"{_number(client.peak_rss_mb)} MB" if client.peak_rss_mb is not None else "")
+    parts.append(f"steal {client.steal_pct:.1f} %" if client.steal_pct is not None else "")
+    _line(console, "workers", ", ".join(part for part in parts if part))
+
+
+# -- pieces -------------------------------------------------------------------------------------------------------
+
+
+def _heading(console: Console, title: str, note: str = "") -> None:
+    console.print()
+    console.print(Text.assemble((title, "bold cyan"), (f"  {note}" if note else "", "dim")))
+
+
+def _line(console: Console, label: str, text: str) -> None:
+    if not text:
+        return
+    grid = Table.grid()
+    grid.add_column(width=LABEL_WIDTH)
+    grid.add_column(ratio=1)
+    grid.add_row(Text(f" {label}", "dim"), Text(text))
+    console.print(grid)
+
+
+def _item(console: Console, mark: str, text: str, style: str) -> None:
+    grid = Table.grid()
+    grid.add_column(width=3)
+    grid.add_column(ratio=1)
+    grid.add_row(Text(f" {mark}", style), Text(text, "dim" if style == "dim" else ""))
+    console.print(grid)
+
+
+def _table(*titles: str) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 0, 0, 1), header_style="dim")
+    table.add_column("", min_width=LABEL_WIDTH, no_wrap=True, overflow="ellipsis")
+    for title in titles:
+        table.add_column(title, justify="right", no_wrap=True, min_width=7)
+    return table
+
+
+def _percentile(dist: Dist, field: str) -> Text:
+    few = field in dist.too_few
+    return Text(f"{_number(getattr(dist, field))}{'*' if few else ''}", "dim" if few else "")
+
+
+def _percent(part: int, whole: int) -> str:
+    """A share that says 100 % only if nothing is missing."""
+    if not whole:
+        return "–"
+    share = 100 * part / whole
+    return f"{share:.4g} %" if part in (0, whole) or 0.05 < share < 99.95 else f"{min(max(share, 0.001), 99.999):.3f} %"
+
+
+def _number(value: float) -> str:
+    """Three significant digits, and all digits before the point."""
+    size = abs(value)
+    if size >= 1000:
+        return f"{value:,.0f}"
+    if size >= 100:
+        return f"{value:.0f}"
+    if size >= 10:
+        return f"{value:.1f}"
+    if size >= 1 or size == 0:
+        return f"{value:.2f}" if size else "0"
+    return f"{value:.3g}" if size >= 0.001 else "<0.001"
