@@ -286,7 +286,7 @@ def merge(config: RunConfig, flags: Mapping[str, Any]) -> RunConfig:
     if any(key in flags for key in ("load.rate", "load.concurrency", "load.trace.file")):
         arrival = load["arrival"]
         tree["load"] = {key: value for key, value in load.items() if key not in _SOURCES}
-        if arrival != "closed" and "load.rate" in flags:
+        if arrival != "closed" and "load.rate" in flags and "load.concurrency" not in flags:
             tree["load"]["arrival"] = arrival
     classes: dict[str, dict[str, Any]] = tree["workload"]["mix"]
     for key, value in flags.items():

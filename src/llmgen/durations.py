@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import re
+from decimal import Decimal
 from typing import Final
 
-_UNITS: Final = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_MICROSECONDS: Final = {"us": 1, "ms": 1000, "s": 10**6, "m": 60 * 10**6, "h": 3600 * 10**6, "d": 86400 * 10**6}
 _PART: Final = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(us|ms|s|m|h|d)")
 
 HINT: Final = "write a duration like 250ms, 60s, 5m, 1h or 1h30m"
@@ -36,8 +37,8 @@ def _parse(text: str) -> float:
     parts = _PART.findall(text)
     if not parts or "".join(number + unit for number, unit in parts) != text:
         raise ValueError(HINT)
-    # fsum: 1h0.1s is the nearest double to 3600.1, whatever the order of the parts.
-    return math.fsum(float(number) * _UNITS[unit] for number, unit in parts)
+    # Decimal: 50us is the double nearest to 0.00005, as if it had been written so.
+    return float(sum(Decimal(number) * _MICROSECONDS[unit] for number, unit in parts) / Decimal(10**6))
 
 
 def format_duration(seconds: float) -> str:
