@@ -31,6 +31,9 @@ Times = NDArray[np.int64]
 DEFAULT_RATE: Final = 1.0  # docs/contract.md: a bare `run --url` is 30 s at 1/s
 DEFAULT_DURATION_S: Final = 30.0
 NS: Final = 1_000_000_000
+# One request in 31 years, and one a nanosecond, the resolution of due times.
+MIN_RATE: Final = 1e-9
+MAX_RATE: Final = 1e9
 MAX_CV: Final = 100.0  # gamma shape 1e-4: below it nearly every gap underflows to 0
 # CV 429 to 0.013: below, a run sees one endless gap among bursts; above, the process is `constant`.
 WEIBULL_SHAPES: Final = (0.1, 100.0)
@@ -233,9 +236,7 @@ def _check_conflicts(load: Load, arrival: Arrival) -> None:
 
 def _curve(load: Load, duration: float | None) -> RateCurve:
     rate = DEFAULT_RATE if load.rate is None else load.rate
-    for name, value in (("rate", rate), ("rate_to", load.rate_to)):
-        if value is not None and not (0 <= value < math.inf):
-            raise ConfigError(f"load.{name}={value:g}: a rate is a number of requests/s, 0 or above")
+    _check_rates("load", rate=load.rate, rate_to=load.rate_to)
     if load.stages:
         return _staged(load.stages, load.rate)
     if load.rate_to is not None:
@@ -249,13 +250,17 @@ def _curve(load: Load, duration: float | None) -> RateCurve:
     return RateCurve([(rate, rate, math.inf)])
 
 
+def _check_rates(where: str, **rates: float | None) -> None:
+    for name, value in rates.items():
+        if value and not (MIN_RATE <= value <= MAX_RATE):  # not a number is refused here, too
+            raise ConfigError(f"{where}.{name}={value:g}: requests/s are 0 or from {MIN_RATE:g} to {MAX_RATE:g}")
+
+
 def _staged(stages: tuple[Stage, ...], before: float | None) -> RateCurve:
     pieces: list[tuple[float, float, float]] = []
     for number, stage in enumerate(stages):
         where = f"load.stages[{number}]"
-        for name, value in (("rate", stage.rate), ("to", stage.to)):
-            if value is not None and not (0 <= value < math.inf):
-                raise ConfigError(f"{where}.{name}={value:g}: a rate is a number of requests/s, 0 or above")
+        _check_rates(where, rate=stage.rate, to=stage.to)
         if not (0 < stage.duration < math.inf):
             raise ConfigError(f"{where}.for={stage.duration:g}: must be above 0 s")
         start = before if stage.rate is None else stage.rate
