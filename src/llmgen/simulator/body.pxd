@@ -1,0 +1,27 @@
+# What the JSON body of a request asks for: one walk over the bytes, nothing allocated, the whole document validated.
+
+from libc.stdint cimport int64_t, uint8_t, uint32_t
+
+from llmgen.wire.span cimport Span
+
+
+cdef enum:
+    ASK_OK = 0
+    ASK_NOT_JSON = -1
+    ASK_NOT_OBJECT = -2
+    ASK_BAD_NUMBER = -3          # max_tokens, max_completion_tokens or min_tokens is not an integer of at least 1 (0)
+    ASK_NO_PROMPT = -4           # chat without messages, completions without prompt
+
+
+cdef struct Asked:
+    int64_t max_tokens           # -1: not told
+    int64_t min_tokens           # 0: not told
+    uint32_t input_tokens        # whitespace-separated words of all contents
+    bint stream
+    bint include_usage
+    bint continuous_usage        # usage in every event, as vLLM's continuous_usage_stats
+    bint ignore_eos
+    Span model                   # the JSON string without its quotes, escapes as sent; empty: not told
+
+
+cdef int ask_read(const uint8_t* data, size_t size, bint chat, Asked* asked) noexcept nogil

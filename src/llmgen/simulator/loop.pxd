@@ -1,0 +1,7 @@
+# One sending thread of the simulator: accepts, reads requests, sends what is due.
+
+from llmgen.simulator.server cimport Server
+
+
+cdef class Loop:
+    cdef Server* v
