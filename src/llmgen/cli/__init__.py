@@ -10,6 +10,7 @@ from typing import NoReturn
 
 import click
 
+from llmgen.cli.report import report_command
 from llmgen.cli.run import run_command
 from llmgen.errors import LlmgenError
 
@@ -23,7 +24,8 @@ def command() -> None:
     """Open-loop load for LLM inference endpoints, with every token stamped at the socket."""
 
 
-command.add_command(run_command)
+for each in (run_command, report_command):
+    command.add_command(each)
 
 
 def call(arguments: Sequence[str]) -> int:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,7 +10,8 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from llmgen.cli.options import AUTO, Auto, Json, SectionedCommand, SectionedOption, Value, headers, pairs, use_color
+from llmgen.cli.options import AUTO, Auto, Json, SectionedCommand, SectionedOption, Value, headers, pairs
+from llmgen.cli.report import terminal_report
 from llmgen.config import FLAGS, RunConfig, load_config, merge
 from llmgen.decoding import Cut, Seconds
 
@@ -44,14 +43,17 @@ output = functools.partial(flag, OUTPUT)
     epilog="""\b
 Examples:
   llmgen run --url http://127.0.0.1:8000/v1
-  llmgen run --url http://127.0.0.1:8000/v1 --rate 20 --duration 2m --warmup 20s --slo 'ttft_p95<800ms'
-  llmgen run --url https://api.example/v1 --model m --rate 5..50 --duration 5m --input-tokens lognormal:1000,400
-  llmgen run --url http://gpu:8000 --trace conv.csv --trace-format azure --trace-scale 2 --duration 10m
+  llmgen run --url http://gpu:8000 --rate 20 --duration 2m --warmup 20s
+  llmgen run --url http://gpu:8000 --rate 5..50 --slo 'ttft_p95<800ms'
+  llmgen run --url https://api.example/v1 --model m --concurrency 8
+  llmgen run --url http://gpu:8000 --trace conv.csv --trace-scale 2
   llmgen run load.yaml --rate 40 --tag build=1234
 \b
-Durations: 250ms 60s 5m 1h. Quote objectives: the shell takes a bare < for a redirection.
-Exit codes: 0 done, 1 bug, 2 usage or configuration, 3 objective missed, 4 run invalid or incomplete,
-5 target unreachable or nothing succeeded, 130 interrupted. Proxy variables are ignored.""",
+Durations: 250ms 60s 5m 1h. Quote objectives: the shell takes < for itself.
+Proxy variables of the environment are ignored.
+Exit codes: 0 done, 1 bug, 2 usage or configuration, 3 an objective missed,
+4 invalid or incomplete, 5 target unreachable or nothing succeeded,
+130 interrupted.""",
 )
 @click.argument("config", required=False, type=click.Path(path_type=Path))
 @target("--url", multiple=True, metavar="URL", help="Server: http://, https:// or unix:/path.sock; without a path, or "
@@ -140,11 +142,16 @@ def run_command(ctx: click.Context, /, config: Path | None, **_: Any) -> int:
         log_json=shown["log_json"],
     )
     if shown["as_json"]:
-        click.echo(as_json(result.summary))
+        from llmgen.metrics.summary import encode
+
+        click.echo(encode(result.summary), nl=False)
     elif not shown["quiet"]:
-        show_report(result.summary)
-        click.echo(f"\n{result.directory}  (llmgen report {result.directory} --format html)")
-    return result.exit_code
+        from llmgen.records import read_info
+
+        directory = Path(result.directory)
+        click.echo(terminal_report(result.summary, read_info(directory), directory), nl=False)
+        click.echo(f"\n{directory}  (llmgen report {directory} --format html)")
+    return int(result.exit_code)
 
 
 def given_keys(ctx: click.Context) -> dict[str, Any]:
@@ -158,18 +165,3 @@ def given_keys(ctx: click.Context) -> dict[str, Any]:
         negated = param.opts[0].startswith("--no-")
         found[key] = None if value is AUTO else not value if negated else value
     return found
-
-
-def as_json(summary: Any) -> str:
-    """summary.json's text."""
-    import msgspec
-
-    return json.dumps(msgspec.to_builtins(summary), indent=2, allow_nan=False, ensure_ascii=False)
-
-
-def show_report(summary: Any) -> None:
-    """The terminal report, as wide as the terminal and coloured if it takes colours."""
-    from llmgen.report.text import render
-
-    width = shutil.get_terminal_size((80, 24)).columns
-    click.echo(render(summary, width, use_color()), nl=False)
