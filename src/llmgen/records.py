@@ -148,6 +148,18 @@ def read_info(run_dir: Path) -> dict[str, Any]:
     return info
 
 
+def read_errors(run_dir: Path) -> list[dict[str, Any]]:
+    """Lines of errors.jsonl ({status, http_status, index, target, text}); what is not a JSON object is left out."""
+    found: list[dict[str, Any]] = []
+    with contextlib.suppress(OSError):
+        for line in (run_dir / "errors.jsonl").read_bytes().splitlines():
+            with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
+                entry = msgspec.json.decode(line)
+                if isinstance(entry, dict):
+                    found.append(entry)
+    return found
+
+
 def check_schema(path: Path, schema: object, name: str, version: int) -> None:
     """Raises RecordError unless `schema` is ``name/N`` with N at most `version`."""
     match = re.fullmatch(re.escape(name) + r"/(\d+)", schema) if isinstance(schema, str) else None

@@ -113,30 +113,30 @@ def _load(console: Console, summary: Summary, info: Mapping[str, Any]) -> None:
     arrival = f" {plain(load.arrival)}" if load.arrival else ""
     offered = f"{requests.scheduled:,} requests,{arrival}"
     if load.offered_rate is not None:
-        offered += f" {_number(load.offered_rate)}/s"
+        offered += f" {number(load.offered_rate)}/s"
     _line(console, "offered", offered.rstrip(","))
     sent = f"{requests.sent:,} sent"
     if requests.scheduled:
-        sent += f" ({_percent(requests.sent, requests.scheduled)})"
+        sent += f" ({percent(requests.sent, requests.scheduled)})"
     if load.achieved_rate is not None:
-        sent += f", {_number(load.achieved_rate)}/s"
+        sent += f", {number(load.achieved_rate)}/s"
     _line(console, "delivered", f"{sent}; at most {load.peak_in_flight:,} in flight")
-    _line(console, "ended", _outcome(requests))
+    _line(console, "ended", outcome(requests))
     _line(console, "window", _window_text(summary, window.requests))
 
 
 def _window_text(summary: Summary, counts: Counts) -> str:
     window = summary.window
-    text = f"{_number(window.start_s)}–{_number(window.end_s)} s"
+    text = f"{number(window.start_s)}–{number(window.end_s)} s"
     if counts.scheduled == summary.requests.scheduled:
         return f"{text}, all requests"
-    return f"{text}: {counts.scheduled:,} requests, {_outcome(counts)}"
+    return f"{text}: {counts.scheduled:,} requests, {outcome(counts)}"
 
 
-def _outcome(counts: Counts) -> str:
+def outcome(counts: Counts) -> str:
     parts = [f"{counts.succeeded:,} ok"]
     if counts.scheduled:
-        parts[0] += f" ({_percent(counts.succeeded, counts.scheduled)})"
+        parts[0] += f" ({percent(counts.succeeded, counts.scheduled)})"
     named = (
         ("failed", counts.failures),
         ("cancelled", counts.cancelled),
@@ -166,7 +166,7 @@ def _latencies(console: Console, summary: Summary) -> None:
     head = summary.latency.ttft_from_due_ms or summary.latency.e2e_from_due_ms
     if head is not None and head.ci95:
         name = "TTFT" if summary.latency.ttft_from_due_ms else "E2E"
-        spans = [f"{key} {_number(low)}–{_number(high)}" for key, (low, high) in head.ci95.items()]
+        spans = [f"{key} {number(low)}–{number(high)}" for key, (low, high) in head.ci95.items()]
         _item(console, "·", f"95 % intervals of {name} from due: {', '.join(spans)}", "dim")
 
 
@@ -179,16 +179,16 @@ def _throughput(console: Console, summary: Summary) -> None:
     t, tokens = summary.throughput, summary.tokens
     _heading(console, "THROUGHPUT", "per second of the window")
     if t.requests_per_s is not None:
-        text = f"{_number(t.requests_per_s)} succeeded"
+        text = f"{number(t.requests_per_s)} succeeded"
         if t.goodput is not None and t.goodput_requests_per_s is not None:
-            text += f", {_number(t.goodput_requests_per_s)} good (goodput {t.goodput:.2%})"
+            text += f", {number(t.goodput_requests_per_s)} good (goodput {t.goodput:.2%})"
         _line(console, "requests", text)
-    parts = [f"{_number(t.output_tokens_per_s)} output" if t.output_tokens_per_s is not None else ""]
-    parts.append(f"{_number(t.input_tokens_per_s)} input" if t.input_tokens_per_s is not None else "")
-    parts.append(f"{_number(t.failed_output_tokens_per_s)} of failed requests" if t.failed_output_tokens_per_s else "")
+    parts = [f"{number(t.output_tokens_per_s)} output" if t.output_tokens_per_s is not None else ""]
+    parts.append(f"{number(t.input_tokens_per_s)} input" if t.input_tokens_per_s is not None else "")
+    parts.append(f"{number(t.failed_output_tokens_per_s)} of failed requests" if t.failed_output_tokens_per_s else "")
     _line(console, "tokens", ", ".join(part for part in parts if part))
     if t.events_per_s is not None:
-        _line(console, "events", _number(t.events_per_s))
+        _line(console, "events", number(t.events_per_s))
     if tokens.output is not None:
         source = ", ".join(f"{plain(name)} {count:,}" for name, count in tokens.output_source.items())
         text = f"{tokens.output:,} output"
@@ -211,10 +211,10 @@ def _groups(console: Console, title: str, groups: Mapping[str, Group]) -> None:
         table.add_row(
             Text(plain(name, 24), overflow="ellipsis"),
             f"{group.requests.scheduled:,}",
-            _percent(group.requests.succeeded, group.requests.scheduled),
-            *(("–", "–") if ttft is None else (_number(ttft.p50), _number(ttft.p95))),
-            "–" if tpot is None else _number(tpot.p50),
-            "–" if group.throughput.output_tokens_per_s is None else _number(group.throughput.output_tokens_per_s),
+            percent(group.requests.succeeded, group.requests.scheduled),
+            *(("–", "–") if ttft is None else (number(ttft.p50), number(ttft.p95))),
+            "–" if tpot is None else number(tpot.p50),
+            "–" if group.throughput.output_tokens_per_s is None else number(group.throughput.output_tokens_per_s),
         )
     console.print(table)
     if len(groups) > MAX_GROUPS:
@@ -225,7 +225,7 @@ def _errors(console: Console, summary: Summary, errors: Sequence[Mapping[str, An
     if not summary.requests.failed:
         return
     total = summary.requests.scheduled
-    _heading(console, "ERRORS", f"{_percent(summary.requests.failures, total)} of {total:,} requests")
+    _heading(console, "ERRORS", f"{percent(summary.requests.failures, total)} of {total:,} requests")
     for status, count in sorted(summary.requests.failed.items(), key=lambda item: -item[1]):
         sample = next((error for error in errors if str(error.get("status")) == status), None)
         said = ""
@@ -264,9 +264,9 @@ def measured_text(result: SloResult) -> str:
     if result.measured is None:
         return f"∞ ({result.missing:,} failed or unfinished)" if result.missing else "not measured"
     if result.unit == "ms":
-        return f"{_number(result.measured)} ms"
+        return f"{number(result.measured)} ms"
     if result.unit == "per_s":
-        return f"{_number(result.measured)}/s"
+        return f"{number(result.measured)}/s"
     return f"{result.measured:.2%}"
 
 
@@ -275,20 +275,20 @@ def _client(console: Console, summary: Summary) -> None:
     _heading(console, "CLIENT", "our own health")
     for name, dist in (("schedule lag", load.schedule_lag_ms), ("send lag", load.send_lag_ms)):
         if dist is not None:
-            _line(console, name, f"p50 {_number(dist.p50)}, p99 {_number(dist.p99)}, max {_number(dist.max)} ms")
+            _line(console, name, f"p50 {number(dist.p50)}, p99 {number(dist.p99)}, max {number(dist.max)} ms")
     if load.arrivals is not None and load.arrivals.ks_distance is not None:
         cv = "" if load.arrivals.cv is None else f", CV {load.arrivals.cv:.2f}"
         _line(console, "arrivals", f"{load.arrivals.ks_distance:.3f} from the plan (KS distance of gaps){cv}")
     if client.drain_lag_us is not None:
         lag = client.drain_lag_us
-        _line(console, "drain lag", f"p50 {_number(lag.p50)}, p99 {_number(lag.p99)} µs from kernel to us")
+        _line(console, "drain lag", f"p50 {number(lag.p50)}, p99 {number(lag.p99)} µs from kernel to us")
     if client.stamps is not None:
         shared = "" if client.coalesced_share is None else f"; {client.coalesced_share:.1%} of events shared a read"
         _line(console, "stamps", f"{client.stamps}{shared}")
     parts = [f"{client.workers} worker{'' if client.workers == 1 else 's'}" if client.workers is not None else ""]
     parts.append(f"{client.cpu_share_max:.0%} of a core" if client.cpu_share_max is not None else "")
-    parts.append(f"{_number(client.cpu_us_per_event)} µs an event" if client.cpu_us_per_event is not None else "")
-    parts.append(f"{_number(client.peak_rss_mb)} MB" if client.peak_rss_mb is not None else "")
+    parts.append(f"{number(client.cpu_us_per_event)} µs an event" if client.cpu_us_per_event is not None else "")
+    parts.append(f"{number(client.peak_rss_mb)} MB" if client.peak_rss_mb is not None else "")
     parts.append(f"steal {client.steal_pct:.1f} %" if client.steal_pct is not None else "")
     _line(console, "workers", ", ".join(part for part in parts if part))
 
@@ -329,10 +329,10 @@ def _table(*titles: str) -> Table:
 
 def _percentile(dist: Dist, field: str) -> Text:
     few = field in dist.too_few
-    return Text(f"{_number(getattr(dist, field))}{'*' if few else ''}", "dim" if few else "")
+    return Text(f"{number(getattr(dist, field))}{'*' if few else ''}", "dim" if few else "")
 
 
-def _percent(part: int, whole: int) -> str:
+def percent(part: int, whole: int) -> str:
     """A share that says 100 % only if nothing is missing."""
     if not whole:
         return "–"
@@ -340,7 +340,7 @@ def _percent(part: int, whole: int) -> str:
     return f"{share:.4g} %" if part in (0, whole) or 0.05 < share < 99.95 else f"{min(max(share, 0.001), 99.999):.3f} %"
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
     """Three significant digits, and all digits before the point."""
     size = abs(value)
     if size >= 1000:

@@ -1,0 +1,168 @@
+"""How a run went over time and how its values are spread: the arrays behind every picture of a report.
+
+Requests are put into bins by their due time, so that one that waited shows where it should have been served; tokens,
+errors and requests in flight by when they happened.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from llmgen.columns import NOT_FAILED, Histogram, Status
+from llmgen.metrics import definitions
+from llmgen.metrics.measurements import Measurements
+from llmgen.metrics.statistics import bucket_middles_ns, quantiles, weighted_quantiles
+
+MAX_BINS: Final = 300  # more points than a screen has pixels to tell apart in seven panels
+WIDTHS_S: Final = (0.1, 0.25, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600)
+SHARES: Final = (0.5, 0.95, 0.99)
+MIN_BIN_VALUES: Final = 5  # fewer values in a bin have no percentile worth a point
+
+CDF_POINTS: Final = 400
+
+
+@dataclass(frozen=True, slots=True)
+class Bins:
+    """Equal bins of `width_s` from the start of the run; `middle_s` (n,) seconds since the start."""
+
+    start_ns: int
+    width_s: float
+    count: int
+
+    @property
+    def middle_s(self) -> np.ndarray:
+        middle: np.ndarray = (np.arange(self.count) + 0.5) * self.width_s
+        return middle
+
+    @property
+    def ends_ns(self) -> np.ndarray:
+        ends: np.ndarray = self.start_ns + ((np.arange(self.count) + 1) * self.width_s * 1e9).astype(np.int64)
+        return ends
+
+    def of(self, t: np.ndarray) -> np.ndarray:
+        """Bin of each time; -1: before the start or after the last bin."""
+        at = np.floor((t - self.start_ns) / (self.width_s * 1e9)).astype(np.int64)
+        return np.where((t >= 0) & (at >= 0) & (at < self.count), at, -1)
+
+    def rate(self, t: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+        """Per second: how many of the times lie in each bin."""
+        at = self.of(t)
+        there = at >= 0
+        counts = np.bincount(at[there], None if weights is None else weights[there], self.count)
+        per_s: np.ndarray = counts / self.width_s
+        return per_s
+
+
+def bins_of(m: Measurements) -> Bins:
+    """At most MAX_BINS bins of a round width that cover the run."""
+    last = max(int(m.requests[name].max(initial=m.start_ns)) for name in ("due", "send", "last_token", "end"))
+    lasted = max((last - m.start_ns) / 1e9, 0.1)
+    width = next((w for w in WIDTHS_S if lasted / w <= MAX_BINS), lasted / MAX_BINS)
+    return Bins(m.start_ns, width, int(lasted // width) + 1)
+
+
+def offered_and_sent(m: Measurements, bins: Bins) -> tuple[np.ndarray, np.ndarray]:
+    """Requests/s due and sent."""
+    return bins.rate(m.requests["due"]), bins.rate(m.requests["send"])
+
+
+def in_flight(m: Measurements, bins: Bins) -> np.ndarray:
+    """Requests sent and not ended at the end of each bin."""
+    sent = np.sort(m.requests["send"][m.requests["send"] >= 0])
+    ended = np.sort(m.requests["end"][(m.requests["send"] >= 0) & (m.requests["end"] >= 0)])
+    return np.searchsorted(sent, bins.ends_ns, side="right") - np.searchsorted(ended, bins.ends_ns, side="right")
+
+
+def percentiles_over_time(m: Measurements, bins: Bins, metric: str) -> np.ndarray:
+    """SHARES of a metric in ms by due time, (len(SHARES), bins.count); NaN where there are too few values."""
+    if metric in definitions.TOKEN_METRICS:
+        pool = m.pool(metric, np.ones(m.count, bool))
+        if pool is None:
+            return np.full((len(SHARES), bins.count), np.nan)
+        if pool.rows is None:
+            return _by_minute(m, bins, Histogram.itl if metric == "itl" else Histogram.gap)
+        return binned_quantiles(bins.of(m.requests["due"])[pool.rows], pool.values, bins.count) / 1e6
+    if metric == "own_lag":
+        values = definitions.schedule_lag(m.requests) + definitions.hand_over_lag(m.requests)
+    else:
+        values = m.value(metric)
+    there = ~np.isnan(values)
+    return binned_quantiles(bins.of(m.requests["due"])[there], values[there], bins.count) / 1e6
+
+
+def binned_quantiles(at: np.ndarray, values: np.ndarray, count: int) -> np.ndarray:
+    """SHARES of the values (ns) in each bin, (len(SHARES), count), in ns; at: -1 is left out."""
+    out = np.full((len(SHARES), count), np.nan)
+    # one sort of (bin, value) keys; 2^50 ns are 13 days
+    key = np.clip(values[at >= 0], 0, 2**50 - 1).astype(np.int64) | (at[at >= 0] << 50)
+    key.sort()
+    edges = np.searchsorted(key, np.arange(count + 1, dtype=np.int64) << 50)
+    key &= 2**50 - 1
+    for number in np.flatnonzero(np.diff(edges) >= MIN_BIN_VALUES):
+        out[:, number] = quantiles(key[edges[number] : edges[number + 1]], SHARES)
+    return out
+
+
+def _by_minute(m: Measurements, bins: Bins, metric: Histogram) -> np.ndarray:
+    """Level `requests` knows gaps by minute: each bin shows its minute's percentiles."""
+    rows = m.run.histograms
+    rows = rows[rows["metric"] == metric]
+    out = np.full((len(SHARES), bins.count), np.nan)
+    minute_of = (bins.middle_s // 60).astype(np.int64)
+    for minute in np.unique(rows["minute"]):
+        here = rows[rows["minute"] == minute]
+        counts = np.bincount(here["bucket"], here["count"], len(bucket_middles_ns())).astype(np.int64)
+        used = np.flatnonzero(counts)
+        found = weighted_quantiles(bucket_middles_ns()[used], counts[used], SHARES)
+        out[:, minute_of == minute] = found[:, None] / 1e6
+    return out
+
+
+def tokens_over_time(m: Measurements, bins: Bins) -> np.ndarray:
+    """Output tokens/s as they arrived, an event's weight scaled to its request's usage; else from the timeline."""
+    r = m.requests
+    events = m.run.events
+    if events is None:
+        token_events = int(r["token_events"].sum(dtype=np.int64))
+        scale = int(np.maximum(r["output_tokens"], 0).sum(dtype=np.int64)) / token_events if token_events else 0.0
+        t = m.start_ns + m.run.timeline["second"] * 10**9 + 5 * 10**8
+        return bins.rate(t, m.run.timeline["tokens"].astype(np.float64)) * scale
+    token = definitions.is_token_event(np.ascontiguousarray(events["kind"])) & (events["request"] < m.count)
+    request = events["request"][token]
+    assert m.events is not None
+    total = m.events.arrived[0]
+    scale_of = np.ones(m.count)
+    np.divide(r["output_tokens"], total, out=scale_of, where=(total > 0) & (r["output_tokens"] >= 0))
+    streamed = bins.rate(events["t"][token], events["tokens"][token] * scale_of[request])
+    whole = (total == 0) & (r["output_tokens"] > 0)
+    streamed += bins.rate(r["end"][whole], r["output_tokens"][whole].astype(np.float64))
+    return streamed
+
+
+def errors_over_time(m: Measurements, bins: Bins) -> dict[str, np.ndarray]:
+    """Failed requests/s by status, at the time of their end (their due time if they have none)."""
+    r = m.requests
+    when = np.where(r["end"] >= 0, r["end"], r["due"])
+    kept = {int(status) for status in NOT_FAILED}
+    names = {int(status): status.name for status in Status}
+    found = [int(status) for status in np.unique(r["status"]) if int(status) not in kept]
+    return {names.get(status, str(status)): bins.rate(when[r["status"] == status]) for status in found}
+
+
+def cdf(values_ns: np.ndarray, weights: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """(ms, share) of at most CDF_POINTS + 101 points, dense in the upper tail."""
+    share = np.unique(np.concatenate([np.linspace(0, 1, CDF_POINTS), np.linspace(0.99, 1, 101)]))
+    if weights is None:
+        return quantiles(np.sort(values_ns), share.tolist()) / 1e6, share
+    order = np.argsort(values_ns)
+    return weighted_quantiles(values_ns[order], weights[order], share.tolist()) / 1e6, share
+
+
+def density(values_ns: np.ndarray, edges_ms: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+    """Share of the values in each bin between edges, (len(edges) - 1,)."""
+    counts, _ = np.histogram(values_ns / 1e6, edges_ms, weights=weights)
+    share: np.ndarray = counts / max(counts.sum(), 1)
+    return share
