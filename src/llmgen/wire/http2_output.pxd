@@ -18,7 +18,8 @@ cdef struct Http2Lent:
 
 cdef struct Http2Mark:
     uint64_t at                  # position behind the last byte of ...
-    uint32_t stream              # ... this stream's body
+    uint64_t user                # ... what this exchange sends
+    uint32_t stream
 
 
 cdef struct Http2Output:
@@ -57,11 +58,11 @@ cdef inline void output_commit(Http2Output* o, size_t size) noexcept nogil:
 cdef int output_lend(Http2Output* o, const uint8_t* data, size_t size) noexcept nogil
 # Queues bytes that stay the caller's. 0, or -1 without memory.
 
-cdef int output_mark(Http2Output* o, uint32_t stream) noexcept nogil
+cdef int output_mark(Http2Output* o, uint32_t stream, uint64_t user) noexcept nogil
 # Notes that the stream's last byte is what was queued last. 0, or -1 without memory.
 
-cdef uint32_t output_passed(Http2Output* o) noexcept nogil
-# The next stream whose mark has been written, or 0; call until 0 after output_sent.
+cdef bint output_passed(Http2Output* o, Http2Mark* mark) noexcept nogil
+# Takes the next mark that has been written; False when there is none. Call until then after output_sent.
 
 cdef int output_gather(Http2Output* o, iovec* out, int most) noexcept nogil
 # Describes the oldest queued bytes by at most `most` entries; returns how many. Valid until anything is queued.

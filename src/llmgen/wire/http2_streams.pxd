@@ -16,8 +16,7 @@ cdef enum:                       # Http2Stream.flags
     STREAM_LOCAL_END = 4         # we have queued END_STREAM
     STREAM_NO_CONTENT = 8        # answer to HEAD, 204 or 304: DATA must be empty, content-length is not checked
     STREAM_HEAD = 16             # the request's method is HEAD
-    STREAM_TOLD_END = 32         # server: on_end(END_OK) of the request was called
-
+    
 
 cdef enum:                       # how a stream ended
     GONE_NEVER = 0               # it was never opened (server: the client skipped the id)
@@ -37,12 +36,12 @@ cdef struct Http2Stream:
     Http2Body* body              # the part that is not yet framed, or NULL
     uint32_t id                  # 0: this record is free
     int32_t send_window          # may be negative (RFC 9113 6.9.2)
-    uint32_t received            # flow-controlled bytes that no WINDOW_UPDATE has returned yet
+    int32_t received             # flow-controlled bytes that no WINDOW_UPDATE has returned yet
     uint32_t slot                # number of the record in the slab
     uint32_t next_free
     uint16_t flags               # STREAM_ bits
     uint8_t interim              # 1xx answers so far
-    uint8_t weightless           # server: empty DATA frames since the last byte
+    uint8_t spare
 
 
 cdef struct Http2Body:
@@ -99,13 +98,11 @@ cdef inline Http2Stream* streams_at(Http2Streams* t, uint32_t slot) noexcept nog
     """The record of a slot below chunk_count * 64; its id is 0 if it is free."""
     return t.chunks[slot >> 6] + (slot & 63)
 
-cdef Http2Body* body_new(const iovec* spans, uint32_t count, uint64_t size, uint64_t order) noexcept nogil
+cdef Http2Body* body_new(const iovec* spans, uint32_t count, uint64_t order) noexcept nogil
 # Copies the iovecs, not the bytes. NULL without memory.
 
-cdef Http2Body* body_owned(uint64_t order) noexcept nogil
-# An empty body that keeps a copy of what is appended. NULL without memory.
-
 cdef int body_append(Http2Body* b, const uint8_t* data, size_t size) noexcept nogil
+# Copies the bytes to the end of a body that was made without spans. 0, or -1 without memory.
 
 cdef void body_free(Http2Body* b) noexcept nogil
 
