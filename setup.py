@@ -6,7 +6,7 @@ One environment variable a kind of build (each empties nothing: use a build dire
     LLMGEN_DEBUG=1      bounds checks, assertions, no optimisation
     LLMGEN_COVERAGE=1   line tracing for coverage.py
     LLMGEN_SANITIZE=1   AddressSanitizer and UndefinedBehaviorSanitizer (used by scripts/fuzz)
-    LLMGEN_ANNOTATE=1   writes the annotated HTML of ``cython -a`` beside each .pyx
+    LLMGEN_ANNOTATE=1   writes the annotated HTML of ``cython -a`` below build/cython
     LLMGEN_ONLY=a,b     builds only the modules whose names contain one of the words
 """
 

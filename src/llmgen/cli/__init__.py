@@ -10,8 +10,10 @@ from typing import NoReturn
 
 import click
 
+from llmgen.cli.demo import demo_command
 from llmgen.cli.report import report_command
 from llmgen.cli.run import run_command
+from llmgen.cli.serve import serve_command
 from llmgen.errors import LlmgenError
 
 BUG, INTERRUPTED = 1, 130
@@ -24,7 +26,7 @@ def command() -> None:
     """Open-loop load for LLM inference endpoints, with every token stamped at the socket."""
 
 
-for each in (run_command, report_command):
+for each in (run_command, demo_command, serve_command, report_command):
     command.add_command(each)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,12 +14,14 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from llmgen.metrics.figures import Summary
+    from llmgen.run import Result
 
 RUN = click.argument("run", type=click.Path(path_type=Path), default=Path("runs/latest"))
 
 
 @click.command(
     "report",
+    short_help="Report a run again, from its records.",
     epilog="""\b
 Examples:
   llmgen report                                the newest run, in the terminal
@@ -41,9 +42,11 @@ def report_command(run: Path, kind: str, output: Path | None) -> None:
     for note in found.notes:
         click.echo(f"llmgen: {note}", err=True)
     if kind == "html":
-        from llmgen.report.html import write_html
+        from llmgen.report.html import write_report
 
-        click.echo(write_html(found, summary, output))
+        page = run / "report.html" if output is None else output
+        write_report(found, summary, page)
+        click.echo(page)
         return
     if kind == "json":
         text = encode(summary).decode()
@@ -57,24 +60,22 @@ def report_command(run: Path, kind: str, output: Path | None) -> None:
 
 def terminal_report(summary: Summary, info: Mapping[str, Any], run: Path, *, plain: bool = False) -> str:
     """The report as wide as the terminal, coloured if it takes colours and `plain` does not say otherwise."""
+    from llmgen.records import read_errors
     from llmgen.report.text import render
 
     width = 80 if plain else shutil.get_terminal_size((80, 24)).columns
-    return render(summary, info, width=width, color=not plain and use_color(), errors=error_samples(run))
+    return render(summary, info, width=width, color=not plain and use_color(), errors=read_errors(run))
 
 
-def error_samples(run: Path) -> list[dict[str, Any]]:
-    """The lines of errors.jsonl; none if the run had no errors. A line cut short by a crash is left out."""
-    try:
-        lines = (run / "errors.jsonl").read_text(encoding="utf-8", errors="replace").splitlines()
-    except FileNotFoundError:
-        return []
-    samples = []
-    for line in lines:
-        try:
-            sample = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(sample, dict):
-            samples.append(sample)
-    return samples
+def show_result(result: Result, directory: Path, *, as_json: bool, quiet: bool = False) -> int:
+    """Prints what a finished run has to say, and returns its exit code."""
+    if as_json:
+        from llmgen.metrics.summary import encode
+
+        click.echo(encode(result.summary), nl=False)
+    elif not quiet:
+        from llmgen.records import read_info
+
+        click.echo(terminal_report(result.summary, read_info(directory), directory), nl=False)
+        click.echo(f"\n{directory}  (llmgen report {directory} --format html)")
+    return int(result.exit_code)

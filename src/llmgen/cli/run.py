@@ -11,7 +11,7 @@ import click
 from click.core import ParameterSource
 
 from llmgen.cli.options import AUTO, Auto, Json, SectionedCommand, SectionedOption, Value, headers, pairs
-from llmgen.cli.report import terminal_report
+from llmgen.cli.report import show_result
 from llmgen.config import FLAGS, RunConfig, load_config, merge
 from llmgen.decoding import Cut, Seconds
 
@@ -39,6 +39,7 @@ output = functools.partial(flag, OUTPUT)
 
 @click.command(
     "run",
+    short_help="Offer load to an endpoint and report.",
     cls=SectionedCommand,
     epilog="""\b
 Examples:
@@ -141,17 +142,7 @@ def run_command(ctx: click.Context, /, config: Path | None, **_: Any) -> int:
         json_out=shown["as_json"],
         log_json=shown["log_json"],
     )
-    if shown["as_json"]:
-        from llmgen.metrics.summary import encode
-
-        click.echo(encode(result.summary), nl=False)
-    elif not shown["quiet"]:
-        from llmgen.records import read_info
-
-        directory = Path(result.directory)
-        click.echo(terminal_report(result.summary, read_info(directory), directory), nl=False)
-        click.echo(f"\n{directory}  (llmgen report {directory} --format html)")
-    return int(result.exit_code)
+    return show_result(result, Path(result.directory), as_json=shown["as_json"], quiet=shown["quiet"])
 
 
 def given_keys(ctx: click.Context) -> dict[str, Any]:
