@@ -153,8 +153,8 @@ def read_errors(run_dir: Path) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     with contextlib.suppress(OSError):
         for line in (run_dir / "errors.jsonl").read_bytes().splitlines():
-            with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
-                entry = msgspec.json.decode(line)
+            with contextlib.suppress(msgspec.DecodeError):
+                entry = msgspec.json.decode(line.decode(errors="replace"))
                 if isinstance(entry, dict):
                     found.append(entry)
     return found

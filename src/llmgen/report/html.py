@@ -24,18 +24,20 @@ from llmgen.metrics.statistics import Dist
 from llmgen.records import Run, read_errors
 from llmgen.report.escaping import plain
 from llmgen.report.plots import Figure, figures
-from llmgen.report.text import LATENCIES, MEANS, measured_text, number, outcome, percent
+from llmgen.report.text import LATENCIES, MEANS, measured_text, number, outcome, percent, share
 
 SLOWEST: Final = 20
 SAMPLES_PER_STATUS: Final = 3
 HEADINGS: Final = {"over-time": "Over time", "ttft": "Distributions"}  # of the pictures that begin a section
 
 
-def write_report(run: Run, summary: Summary, out: Path) -> None:
-    """Writes the page, atomically."""
+def write_html(run: Run, summary: Summary, out: Path | None = None) -> Path:
+    """Writes the page, atomically; returns its path, report.html in the run directory unless told."""
+    out = run.path / "report.html" if out is None else out
     temporary = out.with_name(f".{out.name}.tmp")
     temporary.write_text(render(run, summary), encoding="utf-8")
     temporary.rename(out)
+    return out
 
 
 def render(run: Run, summary: Summary) -> str:
@@ -120,7 +122,7 @@ def _figures_of_merit(summary: Summary) -> str:
         cards.append(("output tokens", f"{number(t.output_tokens_per_s)}/s", requests))
     if t.goodput is not None:
         good = "" if t.goodput_requests_per_s is None else f"{number(t.goodput_requests_per_s)} good requests/s"
-        cards.append(("goodput", f"{t.goodput:.2%}", good))
+        cards.append(("goodput", share(t.goodput), good))
     inner = "".join(
         f"<div><h3>{_text(name)}</h3><b>{_text(value)}</b><span>{_text(note)}</span></div>"
         for name, value, note in cards
@@ -258,11 +260,11 @@ def _client(summary: Summary) -> str:
         rows.append(("arrivals against the plan", f"KS distance {load.arrivals.ks_distance:.3f}"))
     single = (
         ("workers", client.workers, "{}"),
-        ("busiest worker", client.cpu_share_max, "{:.0%} of a core"),
+        ("busiest worker", client.cpu_share_max and share(client.cpu_share_max), "{} of a core"),
         ("processor time an event", client.cpu_us_per_event, "{:.2f} µs"),
         ("largest worker", client.peak_rss_mb, "{:.0f} MB"),
         ("stamps", client.stamps, "{}"),
-        ("events that shared a read", client.coalesced_share, "{:.1%}"),
+        ("events that shared a read", client.coalesced_share and share(client.coalesced_share), "{}"),
         ("steal", client.steal_pct, "{:.1f} %"),
         ("clock steps", client.clock_steps, "{}"),
     )

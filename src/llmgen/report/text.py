@@ -6,7 +6,7 @@ Every number is one of summary.json. Lines fit `width` columns, with or without 
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from rich.console import Console
@@ -56,6 +56,21 @@ def render(
 
     info: run.json, for what was asked. errors: lines of errors.jsonl, of which the first of each status is shown.
     """
+    console, finished = canvas(width, color)
+    _verdict(console, summary)
+    _load(console, summary, info or {})
+    _latencies(console, summary)
+    _throughput(console, summary)
+    _groups(console, "CLASSES", summary.classes)
+    _groups(console, "TARGETS", summary.targets)
+    _errors(console, summary, errors)
+    _slo(console, summary)
+    _client(console, summary)
+    return finished()
+
+
+def canvas(width: int, color: bool) -> tuple[Console, Callable[[], str]]:
+    """A console of `width` columns, and what was printed to it, without blanks at the ends of lines."""
     out = io.StringIO()
     console = Console(
         file=out,
@@ -67,16 +82,7 @@ def render(
         emoji=False,
         legacy_windows=False,
     )
-    _verdict(console, summary)
-    _load(console, summary, info or {})
-    _latencies(console, summary)
-    _throughput(console, summary)
-    _groups(console, "CLASSES", summary.classes)
-    _groups(console, "TARGETS", summary.targets)
-    _errors(console, summary, errors)
-    _slo(console, summary)
-    _client(console, summary)
-    return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"
+    return console, lambda: "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"
 
 
 # -- sections -----------------------------------------------------------------------------------------------------
@@ -160,8 +166,7 @@ def _latencies(console: Console, summary: Summary) -> None:
             Text(name, "bold" if headline else ""), *cells, f"{dist.n:,}", f"{dist.excluded:,}" if dist.excluded else ""
         )
     console.print(table)
-    marked = any(dist.too_few for _, dist in rows)
-    if marked:
+    if any(field in dist.too_few for _, dist in rows for field, _ in COLUMNS):
         _item(console, "*", "too few values for this percentile", "dim")
     head = summary.latency.ttft_from_due_ms or summary.latency.e2e_from_due_ms
     if head is not None and head.ci95:
@@ -181,7 +186,7 @@ def _throughput(console: Console, summary: Summary) -> None:
     if t.requests_per_s is not None:
         text = f"{number(t.requests_per_s)} succeeded"
         if t.goodput is not None and t.goodput_requests_per_s is not None:
-            text += f", {number(t.goodput_requests_per_s)} good (goodput {t.goodput:.2%})"
+            text += f", {number(t.goodput_requests_per_s)} good (goodput {share(t.goodput)})"
         _line(console, "requests", text)
     parts = [f"{number(t.output_tokens_per_s)} output" if t.output_tokens_per_s is not None else ""]
     parts.append(f"{number(t.input_tokens_per_s)} input" if t.input_tokens_per_s is not None else "")
@@ -192,7 +197,7 @@ def _throughput(console: Console, summary: Summary) -> None:
     if tokens.output is not None:
         source = ", ".join(f"{plain(name)} {count:,}" for name, count in tokens.output_source.items())
         text = f"{tokens.output:,} output"
-        text += f", {tokens.output_ratio:.1%} of those asked for" if tokens.output_ratio is not None else ""
+        text += f", {share(tokens.output_ratio)} of those asked for" if tokens.output_ratio is not None else ""
         text += f"; {tokens.input:,} input" if tokens.input is not None else ""
         _line(console, "in all", f"{text} (counted by {source})")
     if tokens.reasoning:
@@ -267,7 +272,7 @@ def measured_text(result: SloResult) -> str:
         return f"{number(result.measured)} ms"
     if result.unit == "per_s":
         return f"{number(result.measured)}/s"
-    return f"{result.measured:.2%}"
+    return share(result.measured)
 
 
 def _client(console: Console, summary: Summary) -> None:
@@ -283,10 +288,10 @@ def _client(console: Console, summary: Summary) -> None:
         lag = client.drain_lag_us
         _line(console, "drain lag", f"p50 {number(lag.p50)}, p99 {number(lag.p99)} µs from kernel to us")
     if client.stamps is not None:
-        shared = "" if client.coalesced_share is None else f"; {client.coalesced_share:.1%} of events shared a read"
+        shared = "" if client.coalesced_share is None else f"; {share(client.coalesced_share)} of events shared a read"
         _line(console, "stamps", f"{client.stamps}{shared}")
     parts = [f"{client.workers} worker{'' if client.workers == 1 else 's'}" if client.workers is not None else ""]
-    parts.append(f"{client.cpu_share_max:.0%} of a core" if client.cpu_share_max is not None else "")
+    parts.append(f"{share(client.cpu_share_max)} of a core" if client.cpu_share_max is not None else "")
     parts.append(f"{number(client.cpu_us_per_event)} µs an event" if client.cpu_us_per_event is not None else "")
     parts.append(f"{number(client.peak_rss_mb)} MB" if client.peak_rss_mb is not None else "")
     parts.append(f"steal {client.steal_pct:.1f} %" if client.steal_pct is not None else "")
@@ -332,12 +337,16 @@ def _percentile(dist: Dist, field: str) -> Text:
     return Text(f"{number(getattr(dist, field))}{'*' if few else ''}", "dim" if few else "")
 
 
+def share(value: float) -> str:
+    """A share of 1 as percent, three digits; 100 % and 0 % only if it is."""
+    text = f"{100 * value:.3g}"
+    if (text == "100" and value != 1) or (text == "0" and value):
+        text = f"{100 * value:.6g}"
+    return f"{text} %"
+
+
 def percent(part: int, whole: int) -> str:
-    """A share that says 100 % only if nothing is missing."""
-    if not whole:
-        return "–"
-    share = 100 * part / whole
-    return f"{share:.4g} %" if part in (0, whole) or 0.05 < share < 99.95 else f"{min(max(share, 0.001), 99.999):.3f} %"
+    return share(part / whole) if whole else "–"
 
 
 def number(value: float) -> str:
