@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import selectors
 import subprocess
 import sys
@@ -76,7 +77,7 @@ class Endpoint:
             while b"\n" not in received:
                 if not selector.select(max(0.0, end - time.monotonic())):
                     raise TargetError(f"the embedded endpoint did not start within {START_SECONDS:g} s")
-                piece = self._process.stdout.read1(4096)  # type: ignore[union-attr]
+                piece = os.read(self._process.stdout.fileno(), 4096)
                 if not piece:
                     told = self._process.stderr.read().decode(errors="replace").strip()
                     raise TargetError(f"the embedded endpoint did not start: {told or 'no message'}")

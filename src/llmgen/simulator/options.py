@@ -15,7 +15,7 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     unix: str | None = None  # path of a unix socket instead of host and port
     ttft: str = "100ms"  # arrival of the request → first token
     itl: str = "20ms"  # from one event to the next
-    output_tokens: str | None = None  # length of the answers; None: as many as the request allows (128 if it does not say)
+    output_tokens: str | None = None  # None: as many as the request allows (128 if it does not say)
     tokens_per_event: str = "1"
     step: str = "0"  # all running streams emit together every so often, instead of itl
     slots: int = 0  # answers that run at once, others wait for their turn; 0: any number

@@ -7,6 +7,7 @@ on the same machine. The log is complete when the endpoint has ended; before tha
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -45,7 +46,8 @@ class Truth(NamedTuple):
     ends: NDArray[np.void]
 
 
-class Timing(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Timing:
     """One entry a request that got a token, sorted by serial; times in ns."""
 
     serial: NDArray[np.uint32]
