@@ -1,7 +1,7 @@
 # TLS between a connection's reads and its protocol: Python's ssl on memory BIOs. Every call needs the GIL.
 #
 #   s = Session(endpoint)
-#   s.handshake()                            TLS_MORE; then, until TLS_DONE: send what pending_out has, give what was read
+#   s.handshake()                            TLS_MORE; until TLS_DONE: send what pending_out has, give what was read
 #   s.give(cipher, size)                     bytes of one read of the socket; copied
 #   while (n = s.read_into(plain, cap)) > 0  plain bytes of at most one record a call
 #   s.write(parts, count)                    plain bytes to be sent
@@ -21,7 +21,7 @@ cdef enum:
     TLS_ERROR = -2
 
 
-# One end of TLS connections: whom to talk to and with what; for a client also the ticket that shortens the next handshake.
+# One end of TLS connections: whom to talk to, with what; for a client also the ticket that shortens the next handshake.
 cdef class Endpoint:
     cdef readonly object context             # ssl.SSLContext
     cdef readonly object host                # name or address that the certificate must be valid for, also sent as SNI
@@ -55,6 +55,7 @@ cdef class Session:
     cdef bint foreign                        # these are no TLS records; OpenSSL shall say so
     cdef bint leftover                       # the last read filled its buffer: OpenSSL may hold more of the record
     cdef bint started
+    cdef bint ticket_asked
     cdef bint ticket_kept
     cdef int final                           # TLS_CLOSED or TLS_ERROR once reached
 
@@ -82,6 +83,7 @@ cdef class Session:
     # Says goodbye: pending_out has the close_notify. Nothing can be written any more.
     cdef int close(self) except -3
 
+    cdef int write_plain(self, const uint8_t* plain, size_t size) except -3
     cdef int fail(self, error) except -3
     cdef int keep_ticket(self) except -3
     cdef bint readable(self) except -1
