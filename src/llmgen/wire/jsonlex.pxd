@@ -1,5 +1,5 @@
-# The lexical rules of JSON (RFC 8259), for the scanner. Every reader takes the index where it begins and gives the index
-# behind what it read, or BAD; none reads a byte outside of [0, n).
+# The lexical rules of JSON (RFC 8259), for the scanner. Every reader takes the index where it begins and gives the
+# index behind what it read, or BAD; none reads a byte outside of [0, n).
 
 from libc.stdint cimport INT32_MAX, int32_t, int64_t, uint8_t, uint32_t
 
@@ -129,3 +129,66 @@ cdef inline Py_ssize_t number_end(const uint8_t* d, Py_ssize_t i, Py_ssize_t n, 
     if not whole or number[0] > INT32_MAX:
         number[0] = -1
     return i
+
+
+cdef inline uint8_t unescaped(uint8_t c) noexcept nogil:
+    if c == c"n":
+        return c"\n"
+    if c == c"t":
+        return c"\t"
+    if c == c"r":
+        return c"\r"
+    if c == c"b":
+        return c"\b"
+    if c == c"f":
+        return c"\f"
+    return c
+
+
+cdef inline size_t put_utf8(uint32_t code, uint8_t* out) noexcept nogil:
+    """At most 3 bytes for one escape of 6, 4 for a pair of 12: never more than the escape had."""
+    if code < 0x80:
+        out[0] = <uint8_t>code
+        return 1
+    if code < 0x800:
+        out[0] = <uint8_t>(0xC0 | code >> 6)
+        out[1] = <uint8_t>(0x80 | (code & 0x3F))
+        return 2
+    if code < 0x10000:
+        out[0] = <uint8_t>(0xE0 | code >> 12)
+        out[1] = <uint8_t>(0x80 | (code >> 6 & 0x3F))
+        out[2] = <uint8_t>(0x80 | (code & 0x3F))
+        return 3
+    out[0] = <uint8_t>(0xF0 | code >> 18)
+    out[1] = <uint8_t>(0x80 | (code >> 12 & 0x3F))
+    out[2] = <uint8_t>(0x80 | (code >> 6 & 0x3F))
+    out[3] = <uint8_t>(0x80 | (code & 0x3F))
+    return 4
+
+
+cdef inline size_t unescape(const uint8_t* data, size_t size, uint8_t* out) noexcept nogil:
+    """Resolve the escapes of a string's inside; `out` has `size` bytes. Lone surrogates: U+FFFD. Bytes written."""
+    cdef size_t i = 0, end = 0
+    cdef int32_t code, low
+    while i < size:
+        if data[i] != c"\\" or i + 1 == size:
+            out[end] = data[i]
+            i += 1
+            end += 1
+            continue
+        if data[i + 1] != c"u":
+            out[end] = unescaped(data[i + 1])
+            i += 2
+            end += 1
+            continue
+        code = hex4(data, i + 2, size)
+        i += 6
+        if 0xD800 <= code < 0xDC00 and i + 6 <= size and data[i] == c"\\" and data[i + 1] == c"u":
+            low = hex4(data, i + 2, size)
+            if 0xDC00 <= low < 0xE000:
+                code = 0x10000 + ((code - 0xD800) << 10) + (low - 0xDC00)
+                i += 6
+        if code < 0 or 0xD800 <= code < 0xE000:
+            code = 0xFFFD
+        end += put_utf8(<uint32_t>code, out + end)
+    return end

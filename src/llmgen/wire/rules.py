@@ -1,8 +1,8 @@
 """Which places in an API's JSON mean what to the scanner, and their compilation into a trie.
 
-A rule is ``(path, role)`` or ``(path, role, guard)``. A path is a string with dots, or a tuple of keys if a key has a dot;
-``*`` stands for every element of an array. A guard ``(path, value, ...)`` makes the rule hold only in events where the
-string at that path (without ``*``) is one of the values, wherever in the event it stands.
+A rule is ``(path, role)`` or ``(path, role, guard)``. A path is a string with dots, or a tuple of keys if a key has a
+dot; ``*`` stands for every element of an array. A guard ``(path, value, ...)`` makes the rule hold only in events where
+the string at that path (without ``*``) is one of the values, wherever in the event it stands.
 
 Roles: ``text`` (visible), ``reasoning`` and ``tool`` are generated strings; ``role`` the role; ``finish`` the finish
 reason; ``input_tokens``, ``output_tokens``, ``reasoning_tokens`` and ``cached_tokens`` whole numbers; ``token_ids`` an
@@ -22,9 +22,8 @@ Guard: TypeAlias = tuple[Path, *tuple[str, ...]]
 Rule: TypeAlias = tuple[Path, str] | tuple[Path, str, Guard]
 
 TEXT_ROLES: Final = frozenset({"text", "reasoning", "tool"})
-ROLES: Final = TEXT_ROLES | {
-    "role", "finish", "input_tokens", "output_tokens", "reasoning_tokens", "cached_tokens", "token_ids", "error", "done",
-}  # fmt: skip
+TOKEN_ROLES: Final = frozenset({"input_tokens", "output_tokens", "reasoning_tokens", "cached_tokens"})
+ROLES: Final = TEXT_ROLES | TOKEN_ROLES | {"role", "finish", "token_ids", "error", "done"}
 
 LONGEST: Final = 128  # bytes of a key or guard value; the scanner's buffer for escaped ones is sized by it
 MAX_GUARDS: Final = 32  # bits of a uint32

@@ -3,9 +3,10 @@
 #   scan_event(rules.c, data, size, &found)                    SCAN_OK, SCAN_DONE or SCAN_MALFORMED
 #   scan_event_after(rules.c, &memory, data, size, &found)     the same result, faster along a stream of like events
 
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t
 
 from llmgen.wire.span cimport Span
+from llmgen.wire.trie cimport Rules, ScanRules
 
 
 cdef enum:                       # = columns.Kind
@@ -41,47 +42,6 @@ cdef struct ScanFound:           # spans lie in the scanned bytes
     uint32_t finish_escaped
 
 
-# A dialect's rules, compiled to a flat trie of keys; shared by all streams, never written after compilation.
-# Node 0 is "nothing of interest", node 1 the document.
-cdef struct ScanNode:
-    uint32_t lengths             # bit (size & 31) for every child key's size: most keys are refused by this alone
-    uint16_t first_child         # children lie side by side in `keys`
-    uint16_t child_count
-    uint16_t element             # node of an array's elements, 0: none
-    uint16_t first_case          # roles that depend on a guard
-    uint16_t first_guard         # strings which this member's value is compared with
-    uint8_t case_count
-    uint8_t guard_count
-    uint8_t role                 # role that always holds, 0: none
-    uint8_t matters              # its value is looked at: it has a role, cases or guards
-
-
-cdef struct ScanKey:
-    uint32_t offset              # in `bytes`
-    uint16_t size
-    uint16_t node
-
-
-cdef struct ScanCase:
-    uint32_t guards              # any of these guard bits must be set at the end of the event
-    uint32_t role
-
-
-cdef struct ScanGuard:
-    uint32_t bits                # guard bits set when the member's value equals the string
-    uint16_t offset              # in `bytes`
-    uint16_t size
-
-
-cdef struct ScanRules:
-    ScanNode* nodes
-    ScanKey* keys
-    ScanCase* cases
-    ScanGuard* guards
-    uint8_t* bytes
-    uint32_t memorable           # nothing but the span and emptiness of a text depends on the text's own bytes
-
-
 # What a stream remembers of its last event: all bytes before its text and all bytes after. Zeroed is initialised.
 cdef struct ScanMemory:
     uint16_t prefix              # 0: nothing remembered
@@ -99,9 +59,3 @@ cdef int scan_event_after(
 # Resolves the escapes of a JSON string's inside (as in ScanFound.text) to UTF-8; `out` needs `size` bytes. Lone
 # surrogates become U+FFFD. Returns the bytes written.
 cdef size_t scan_unescape(const uint8_t* data, size_t size, uint8_t* out) noexcept nogil
-
-
-cdef class Rules:
-    cdef ScanRules* c            # never NULL, valid as long as this object lives
-    cdef readonly str dialect
-    cdef readonly tuple rules

@@ -16,8 +16,8 @@ counts. Token counts are whole numbers from 0 to 2^31-1, anything else is "not t
 false and "". With duplicate keys every occurrence counts: kinds add up, `text` is the first, numbers, finish and error
 are the last.
 
-Valid is what RFC 8259 says, with at most SCAN_DEPTH levels, and with these liberties: bytes over 0x7f in strings are not
-checked to be UTF-8, a lone surrogate escape is U+FFFD, numbers may have any size.
+Valid is what RFC 8259 says, with at most SCAN_DEPTH levels, and with these liberties: bytes over 0x7f in strings need
+not be UTF-8, a lone surrogate escape is U+FFFD, numbers may have any size.
 
 Memory. Along a stream, events differ in their text only. `scan_event_after` remembers what came before and behind the
 text of the stream's last event; if both are the same again, only the text itself is walked. That is exact, not a guess:
@@ -28,66 +28,27 @@ takes the plain path; rules under which more depends on it are not `memorable`.
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
-from libc.stdint cimport UINT16_MAX, int32_t, int64_t, uint8_t, uint16_t, uint32_t
-from libc.stdlib cimport calloc, free
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t
 from libc.string cimport memcmp, memcpy
 
-import enum
 import json
-from typing import NamedTuple
 
-from llmgen.wire.rules import DIALECTS, compile_rules
+from llmgen.wire.found import Found, Kind
 
-from llmgen.wire.jsonlex cimport BAD, hex4, number_end, skip_space, string_end
+from llmgen.wire.finish cimport FINISH_STOP, finish_code
+from llmgen.wire.jsonlex cimport BAD, number_end, skip_space, string_end, unescape
 from llmgen.wire.span cimport Span, span
-
-
-cdef extern from *:
-    """
-    #include <stddef.h>
-    #include <stdint.h>
-
-    typedef struct { const char *text; size_t size; uint32_t code; } llmgen_finish_name;
-    #define NAME(text, code) {text, sizeof(text) - 1, code}
-    /* Codes are columns.Finish. As OpenAI, Anthropic, Ollama, TGI, vLLM and SGLang write it. */
-    static const llmgen_finish_name LLMGEN_FINISH_NAMES[] = {
-        NAME("stop", 1), NAME("length", 2), NAME("tool_calls", 3), NAME("content_filter", 4),
-        NAME("function_call", 3), NAME("end_turn", 1), NAME("max_tokens", 2), NAME("tool_use", 3),
-        NAME("stop_sequence", 1), NAME("refusal", 4), NAME("eos_token", 1), NAME("max_output_tokens", 2),
-        NAME("completed", 1), {NULL, 0, 0}
-    };
-    #undef NAME
-    """
-    ctypedef struct FinishName "llmgen_finish_name":
-        const char* text
-        size_t size
-        uint32_t code
-    const FinishName* FINISH_NAMES "LLMGEN_FINISH_NAMES"
+from llmgen.wire.trie cimport (
+    DOCUMENT, NOTHING, ROLE_CACHED_TOKENS, ROLE_DONE, ROLE_ERROR, ROLE_FINISH, ROLE_INPUT_TOKENS, ROLE_OUTPUT_TOKENS,
+    ROLE_REASONING_TOKENS, ROLE_ROLE, ROLE_TEXT, ROLE_TOKEN_ID, ROLE_TOKEN_IDS, ROLE_TOOL, Role, Rules, ScanCase,
+    ScanGuard, ScanKey, ScanNode, ScanRules,
+)
 
 
 cdef enum:
-    NOTHING = 0                  # nodes
-    DOCUMENT = 1
     SCAN_DEPTH = 128             # answers nest 8 deep; bounds the stack (16 bytes a level) and what nonsense can cost
     WAITING = 16                 # values of one event that can wait for guards; further ones are dropped
     LONGEST = 128                # bytes of a key or guard string in the rules; a longer one cannot match
-
-
-cdef enum Role:
-    ROLE_NONE
-    ROLE_TEXT                    # the first three in the order of their KIND_ bits
-    ROLE_REASONING
-    ROLE_TOOL
-    ROLE_ROLE
-    ROLE_FINISH
-    ROLE_INPUT_TOKENS
-    ROLE_OUTPUT_TOKENS
-    ROLE_REASONING_TOKENS
-    ROLE_CACHED_TOKENS
-    ROLE_TOKEN_IDS               # an array of numbers; its elements have ROLE_TOKEN_ID
-    ROLE_TOKEN_ID
-    ROLE_ERROR
-    ROLE_DONE
 
 
 cdef enum What:
@@ -95,11 +56,6 @@ cdef enum What:
     NUMBER
     TRUE                         # null and false never mean anything
     CONTAINER
-
-
-cdef enum:                       # columns.Finish
-    FINISH_STOP = 1
-    FINISH_OTHER = 5
 
 
 cdef struct Value:
@@ -170,8 +126,7 @@ cdef int scan_event_after(
 cdef void remember(ScanMemory* memory, const uint8_t* data, size_t size, const ScanFound* found) noexcept nogil:
     cdef size_t prefix = found.text.data - data
     cdef size_t suffix = size - prefix - found.text.size
-    if memory.misses < UINT16_MAX:
-        memory.misses += 1
+    memory.misses = memory.misses + 1 if memory.misses < 0xFFF0 else 16
     if memory.misses > 4 and memory.misses & 15:
         return                           # a stream whose events never repeat pays for the copies now and then only
     if found.kind & ~<uint32_t>(KIND_TOKENS | KIND_ROLE) or found.token_ids >= 0 or found.done:
@@ -193,7 +148,7 @@ cdef bint is_done(const uint8_t* d, size_t n) noexcept nogil:
     return n >= 6 and memcmp(d, b"[DONE]", 6) == 0 and skip_space(d, 6, n) == <Py_ssize_t>n
 
 
-# --- the walk: indices as in jsonlex.pxd -----------------------------------------------------------------------------------
+# --- the walk: indices as in jsonlex.pxd -----------------------------------------------------------------------------
 
 
 cdef int walk(Walk* w, size_t start) noexcept nogil:
@@ -303,7 +258,7 @@ cdef inline Py_ssize_t read_scalar(Walk* w, Py_ssize_t i, uint32_t node) noexcep
     return end
 
 
-# --- rules: from a key to its place, from a value to what it means -------------------------------------------------------
+# --- rules: from a key to its place, from a value to what it means ---------------------------------------------------
 
 
 cdef inline uint32_t child(const ScanRules* rules, uint32_t parent, const uint8_t* key, size_t size) noexcept nogil:
@@ -323,7 +278,7 @@ cdef uint32_t child_escaped(const ScanRules* rules, uint32_t parent, const uint8
     cdef uint8_t plain[6 * LONGEST]
     if not rules.nodes[parent].child_count or size > sizeof(plain):
         return NOTHING
-    size = scan_unescape(key, size, plain)
+    size = unescape(key, size, plain)
     return child(rules, parent, plain, size)
 
 
@@ -356,7 +311,7 @@ cdef uint32_t guard_bits(const ScanRules* rules, const ScanNode* node, const Val
     if size > sizeof(plain):
         return 0
     if value.escaped:
-        size = scan_unescape(data, size, plain)
+        size = unescape(data, size, plain)
         data = plain
     for i in range(node.guard_count):
         if guard[i].size == size and memcmp(rules.bytes + guard[i].offset, data, size) == 0:
@@ -433,209 +388,20 @@ cdef void take_finish(const Value* value, ScanFound* found) noexcept nogil:
     found.kind |= KIND_FINISH
 
 
-cdef uint32_t finish_code(const uint8_t* s, size_t n) noexcept nogil:
-    """columns.Finish of a reason as OpenAI, Anthropic, Ollama, TGI and vLLM write it."""
-    cdef const FinishName* name = FINISH_NAMES
-    while name.text != NULL:
-        if name.size == n and memcmp(name.text, s, n) == 0:
-            return name.code
-        name += 1
-    return FINISH_OTHER
-
-
 cdef size_t scan_unescape(const uint8_t* data, size_t size, uint8_t* out) noexcept nogil:
-    cdef size_t i = 0, end = 0
-    cdef int32_t code, low
-    while i < size:
-        if data[i] != c"\\" or i + 1 == size:
-            out[end] = data[i]
-            i += 1
-            end += 1
-            continue
-        if data[i + 1] != c"u":
-            out[end] = unescaped(data[i + 1])
-            i += 2
-            end += 1
-            continue
-        code = hex4(data, i + 2, size)
-        i += 6
-        if 0xD800 <= code < 0xDC00 and i + 6 <= size and data[i] == c"\\" and data[i + 1] == c"u":
-            low = hex4(data, i + 2, size)
-            if 0xDC00 <= low < 0xE000:
-                code = 0x10000 + ((code - 0xD800) << 10) + (low - 0xDC00)
-                i += 6
-        if code < 0 or 0xD800 <= code < 0xE000:
-            code = 0xFFFD
-        end += put_utf8(<uint32_t>code, out + end)
-    return end
+    return unescape(data, size, out)
 
 
-cdef inline uint8_t unescaped(uint8_t c) noexcept nogil:
-    if c == c"n":
-        return c"\n"
-    if c == c"t":
-        return c"\t"
-    if c == c"r":
-        return c"\r"
-    if c == c"b":
-        return c"\b"
-    if c == c"f":
-        return c"\f"
-    return c
+# --- the Python face -------------------------------------------------------------------------------------------------
 
 
-cdef size_t put_utf8(uint32_t code, uint8_t* out) noexcept nogil:
-    """At most 3 bytes for one escape of 6, 4 for a pair of 12: never more than the escape had."""
-    if code < 0x80:
-        out[0] = <uint8_t>code
-        return 1
-    if code < 0x800:
-        out[0] = <uint8_t>(0xC0 | code >> 6)
-        out[1] = <uint8_t>(0x80 | (code & 0x3F))
-        return 2
-    if code < 0x10000:
-        out[0] = <uint8_t>(0xE0 | code >> 12)
-        out[1] = <uint8_t>(0x80 | (code >> 6 & 0x3F))
-        out[2] = <uint8_t>(0x80 | (code & 0x3F))
-        return 3
-    out[0] = <uint8_t>(0xF0 | code >> 18)
-    out[1] = <uint8_t>(0x80 | (code >> 12 & 0x3F))
-    out[2] = <uint8_t>(0x80 | (code >> 6 & 0x3F))
-    out[3] = <uint8_t>(0x80 | (code & 0x3F))
-    return 4
+from llmgen.wire import trie
 
-
-# --- the Python face ---------------------------------------------------------------------------------------------------
+globals()["Rules"] = trie.Rules  # for Python; a plain import would clash with the cimported name
 
 
 class Error(ValueError):
     """The event is neither valid JSON nor [DONE]."""
-
-
-class Kind(enum.IntFlag):
-    """What an event carries; the same bits as columns.Kind."""
-
-    text = KIND_TEXT
-    reasoning = KIND_REASONING
-    tool = KIND_TOOL
-    role = KIND_ROLE
-    finish = KIND_FINISH
-    usage = KIND_USAGE
-    error = KIND_ERROR
-
-
-Found = NamedTuple(
-    "Found",
-    [
-        ("kind", Kind),
-        ("text", "str | None"),
-        ("usage", "dict[str, int] | None"),
-        ("finish", "str | None"),
-        ("error", object),
-        ("done", bool),
-        ("token_ids", "int | None"),
-    ],
-)
-Found.__module__ = __name__
-Found.__new__.__defaults__ = (False, None)
-Found.__doc__ = """What one event carries.
-
-`text`: the first text, reasoning or tool string, escapes resolved. `usage`: those of input_tokens, output_tokens,
-reasoning_tokens and cached_tokens that the event tells. `finish`: the reason as the server wrote it. `error`: the
-error member, decoded. `done`: [DONE], or the event itself ends the answer. `token_ids`: how many token ids it holds.
-"""
-
-_ROLES = {
-    "text": ROLE_TEXT,
-    "reasoning": ROLE_REASONING,
-    "tool": ROLE_TOOL,
-    "role": ROLE_ROLE,
-    "finish": ROLE_FINISH,
-    "input_tokens": ROLE_INPUT_TOKENS,
-    "output_tokens": ROLE_OUTPUT_TOKENS,
-    "reasoning_tokens": ROLE_REASONING_TOKENS,
-    "cached_tokens": ROLE_CACHED_TOKENS,
-    "token_ids": ROLE_TOKEN_IDS,
-    "token_id": ROLE_TOKEN_ID,
-    "error": ROLE_ERROR,
-    "done": ROLE_DONE,
-}
-
-
-cdef class Rules:
-    """A dialect's rules, compiled. `dialect`: a name in rules.DIALECTS; `rules`: own ones instead (see rules.Rule)."""
-
-    def __cinit__(self, dialect="chat", rules=None):
-        if rules is None:
-            if dialect not in DIALECTS:
-                raise ValueError(f"dialect {dialect!r}: known are {', '.join(sorted(DIALECTS))}")
-            rules = DIALECTS[dialect]
-        else:
-            dialect = "custom"
-        self.dialect = dialect
-        self.rules = tuple(rules)
-        self.c = pack(compile_rules(self.rules))
-
-    def __dealloc__(self):
-        if self.c != NULL:
-            free_rules(self.c)
-
-
-cdef void free_rules(ScanRules* r) noexcept:
-    free(r.nodes)
-    free(r.keys)
-    free(r.cases)
-    free(r.guards)
-    free(r.bytes)
-    free(r)
-
-
-cdef ScanRules* pack(object trie) except NULL:
-    """The flat form of a rules.Trie."""
-    cdef ScanRules* r = <ScanRules*>calloc(1, sizeof(ScanRules))
-    cdef list nodes = trie.nodes
-    if r == NULL:
-        raise MemoryError
-    # one element more than needed: calloc(0) may be NULL
-    r.nodes = <ScanNode*>calloc(len(nodes), sizeof(ScanNode))
-    r.keys = <ScanKey*>calloc(sum(len(node.children) for node in nodes) + 1, sizeof(ScanKey))
-    r.cases = <ScanCase*>calloc(sum(len(node.cases) for node in nodes) + 1, sizeof(ScanCase))
-    r.guards = <ScanGuard*>calloc(sum(len(node.guards) for node in nodes) + 1, sizeof(ScanGuard))
-    r.bytes = <uint8_t*>calloc(sum(len(key) for node in nodes for key in (*node.children, *node.guards)) + 1, 1)
-    r.memorable = trie.memorable()
-    if r.nodes == NULL or r.keys == NULL or r.cases == NULL or r.guards == NULL or r.bytes == NULL:
-        free_rules(r)
-        raise MemoryError
-    fill(r, nodes)
-    return r
-
-
-cdef int fill(ScanRules* r, list nodes) except -1:
-    cdef uint32_t keys = 0, cases = 0, guards = 0, size = 0
-    cdef ScanNode* flat = r.nodes
-    for node in nodes:
-        flat.first_child, flat.child_count = keys, len(node.children)
-        flat.first_case, flat.case_count = cases, len(node.cases)
-        flat.first_guard, flat.guard_count = guards, len(node.guards)
-        flat.element = node.element
-        flat.role = _ROLES[node.role] if node.role else ROLE_NONE
-        flat.matters = bool(node.role or node.cases or node.guards)
-        for key, child_node in node.children.items():
-            flat.lengths |= <uint32_t>1 << (len(key) & 31)
-            r.keys[keys].offset, r.keys[keys].size, r.keys[keys].node = size, len(key), child_node
-            memcpy(r.bytes + size, PyBytes_AS_STRING(key), len(key))
-            size += <uint32_t>len(key)
-            keys += 1
-        for bits, role in node.cases:
-            r.cases[cases].guards, r.cases[cases].role = bits, _ROLES[role]
-            cases += 1
-        for value, bits in node.guards.items():
-            r.guards[guards].bits, r.guards[guards].offset, r.guards[guards].size = bits, size, len(value)
-            memcpy(r.bytes + size, PyBytes_AS_STRING(value), len(value))
-            size += <uint32_t>len(value)
-            guards += 1
-        flat += 1
-    return 0
 
 
 cdef str string_of(Span s, bint escaped):
@@ -643,7 +409,7 @@ cdef str string_of(Span s, bint escaped):
     cdef bytes out = raw
     if escaped:
         out = PyBytes_FromStringAndSize(NULL, s.size)
-        out = out[:scan_unescape(s.data, s.size, <uint8_t*>PyBytes_AS_STRING(out))]
+        out = out[:unescape(s.data, s.size, <uint8_t*>PyBytes_AS_STRING(out))]
     return out.decode("utf-8", "replace")
 
 
@@ -657,11 +423,12 @@ cdef object json_of(Span s):
 
 
 cdef class Scanner:
-    """Scans events one by one. `remember`: compare each event with the one before it first; the results are the same."""
+    """Scans events one by one. `remember`: compare each with the one before it first; the results are the same."""
 
     cdef Rules rules
     cdef ScanMemory memory
     cdef bint remember
+    cdef readonly Py_ssize_t hits        # events that were told from an earlier one's bytes, without walking their JSON
 
     def __cinit__(self, dialect="chat", rules=None, *, remember=False):
         self.rules = rules if isinstance(rules, Rules) else Rules(dialect, rules)
@@ -682,14 +449,11 @@ cdef class Scanner:
             )
             if result == SCAN_MALFORMED:
                 raise Error(f"neither JSON nor [DONE]: {bytes(data)[:80]!r}")
+            if found.kind & KIND_TOKENS and self.memory.prefix and self.memory.misses == 0:
+                self.hits += 1
             return found_of(&found, result)
         finally:
             PyBuffer_Release(&view)
-
-    @property
-    def hit(self):
-        """Whether the last event was told from an earlier one's bytes, without walking its JSON."""
-        return self.memory.prefix != 0 and self.memory.misses == 0
 
 
 cdef object found_of(const ScanFound* f, int result):

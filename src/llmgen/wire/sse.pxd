@@ -46,4 +46,4 @@ cdef void sse_init(SseParser* p, uint32_t max_event_bytes) noexcept nogil
 cdef void sse_free(SseParser* p) noexcept nogil              # gives the carry back; reusable after sse_init
 cdef void sse_give(SseParser* p, const uint8_t* data, size_t size) noexcept nogil    # only after SSE_MORE
 cdef int sse_next(SseParser* p, SseEvent* event) noexcept nogil
-cdef bint sse_close(SseParser* p) noexcept nogil             # True: an unfinished event was dropped; ready for a new stream
+cdef bint sse_close(SseParser* p) noexcept nogil             # True: an unfinished event was dropped; then as after init

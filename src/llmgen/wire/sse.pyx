@@ -86,7 +86,7 @@ cdef enum Field:
 
 
 cdef enum:
-    CARRY_FIRST = 128            # first allocation: a chat event's beginning, cut in the middle, often fits
+    CARRY_FIRST = 256            # first allocation: most chat events fit, so that a cut one is allocated once
     MAX_EVENT_BYTES = 1 << 30    # so that sizes and doubled capacities stay in uint32_t
 
 
@@ -162,7 +162,7 @@ cdef bint pass_bom(SseParser* p) noexcept nogil:
 
 
 cdef int next_in_view(SseParser* p, SseEvent* event) noexcept nogil:
-    """Walk blocks where they lie. What is not consumed when this returns USE_CARRY is walked again by the carry path."""
+    """Walk blocks where they lie. What is left when this returns USE_CARRY is walked again by the carry path."""
     cdef const uint8_t* d
     cdef size_t n, at = 0, size, value, kept = 0
     cdef int64_t retry
@@ -228,7 +228,7 @@ cdef int next_in_carry(SseParser* p, SseEvent* event) noexcept nogil:
         p.flags &= ~<uint32_t>IN_COMMENT
         end_given_line(p, size)
         return USE_VIEW
-    if <size_t>p.carry_size + size > p.max_event_bytes:
+    if size and p.carry_size + size > p.max_event_bytes:
         return fail(p, TOO_LARGE)
     if not append(p, d, size):
         return fail(p, NO_MEMORY)
@@ -418,7 +418,7 @@ cdef bint append(SseParser* p, const uint8_t* data, size_t size) noexcept nogil:
     return True
 
 
-# --- the Python face ---------------------------------------------------------------------------------------------------
+# --- the Python face -------------------------------------------------------------------------------------------------
 
 
 class Error(ValueError):
@@ -432,15 +432,14 @@ class Error(ValueError):
         self.events = list(events)
 
 
-Event = NamedTuple(
-    "Event", [("type", str), ("data", str), ("id", str), ("retry", "int | None"), ("t_ns", int)]
-)
+Event = NamedTuple("Event", [("type", str), ("data", str), ("id", str), ("retry", "int | None"), ("t_ns", int)])
 Event.__module__ = __name__
 Event.__new__.__defaults__ = ("", None, 0)
 Event.__doc__ = """One dispatched event.
 
 `type` is "message" unless the stream named it; `id` is the last event ID at dispatch; `retry` in ms was seen since the
-event before, None if not; `t_ns` is what feed() was given with the bytes that completed the event. Invalid UTF-8 is U+FFFD.
+event before, None if not; `t_ns` is what feed() was given with the bytes that completed the event. Invalid
+UTF-8 is U+FFFD.
 """
 
 

@@ -1,0 +1,83 @@
+"""SSE and scanner together: CPU per event. ``pytest benchmarks/test_codecs_sse_scanner.py``.
+
+The loop is native (codec_loop_sse_scanner.pyx, compiled here against the installed modules), because a Python call an
+event would cost more than what is measured. Every figure is for 1,000 events of about 200 bytes; divide by 1,000.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from Cython.Build import cythonize
+from setuptools import Distribution, Extension
+
+from llmgen.wire import scanner
+
+HERE = Path(__file__).parent
+SRC = HERE.parent / "src"
+EVENTS = 1000
+READ_BYTES = 64 << 10  # the core's read buffer
+
+
+@pytest.fixture(scope="module")
+def loop(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
+    build = tmp_path_factory.mktemp("loop")
+    name = "codec_loop_sse_scanner"
+    extension = Extension(name, [str(HERE / f"{name}.pyx")], extra_compile_args=["-std=c11", "-O3"])
+    modules = cythonize(
+        [extension],
+        include_path=[str(SRC)],
+        build_dir=str(build),
+        quiet=True,
+        compiler_directives={"language_level": "3", "boundscheck": False, "wraparound": False},
+    )
+    command = Distribution({"ext_modules": modules}).get_command_obj("build_ext")
+    command.build_lib = command.build_temp = str(build)
+    command.ensure_finalized()
+    command.run()
+    spec = importlib.util.spec_from_file_location(name, command.get_ext_fullpath(name))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def body(spaced: bool, growing_usage: bool = False) -> bytes:
+    """1,000 chat events, as vLLM (compact) or llama.cpp (spaced) writes them."""
+    separators = (", ", ": ") if spaced else (",", ":")
+    events = []
+    for i in range(EVENTS):
+        event: dict[str, object] = {
+            "id": "chatcmpl-0123456789abcdef0123456789abcdef",
+            "object": "chat.completion.chunk",
+            "created": 1700000000,
+            "model": "some-model",
+            "choices": [{"index": 0, "delta": {"content": f" w{i % 97}"}, "logprobs": None, "finish_reason": None}],
+        }
+        if growing_usage:
+            event["usage"] = {"prompt_tokens": 20, "total_tokens": 20 + i, "completion_tokens": i}
+        events.append(b"data: " + json.dumps(event, separators=separators).encode() + b"\n\n")
+    return b"".join(events)
+
+
+CASES = {
+    "compact": (body(False), READ_BYTES),
+    "spaced": (body(True), READ_BYTES),
+    "continuous-usage": (body(False, growing_usage=True), READ_BYTES),
+    "cut-into-100-byte-reads": (body(False), 100),
+}
+
+
+@pytest.mark.parametrize("way", ["sse", "plain", "remember"])
+@pytest.mark.parametrize("case", CASES)
+def test_events(benchmark: object, loop: ModuleType, case: str, way: str) -> None:
+    data, read_bytes = CASES[case]
+    rules = None if way == "sse" else scanner.Rules("chat")
+    result = benchmark(loop.run, data, read_bytes, 1, rules, way == "remember")  # type: ignore[operator]
+    assert result[0] == EVENTS
+    assert way == "sse" or result[1] == EVENTS
