@@ -1,0 +1,248 @@
+"""Requests in flight.
+
+Timeouts are lazy: an event only stores its time in the exchange. The wheel holds every exchange at the earliest time at which
+it may have expired; when its slot comes up, the deadline is worked out anew and the exchange either expires or moves on.
+"""
+
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, realloc
+from libc.string cimport memset
+
+from llmgen.core cimport WHEEL_SHIFT, WHEEL_SLOTS, Core, Target
+from llmgen.exchange cimport (
+    EXCHANGE_ANSWERING,
+    EXCHANGE_FREE,
+    EXCHANGE_SENDING,
+    EXCHANGE_WAITING,
+    MODE_ERROR,
+    MODE_UNKNOWN,
+    STATUS_FIRST_TOKEN_TIMEOUT,
+    STATUS_IDLE_TIMEOUT,
+    STATUS_IN_FLIGHT,
+    STATUS_OK,
+    STATUS_TOTAL_TIMEOUT,
+    Exchange,
+    exchange_begin,
+    exchange_finish,
+    exchange_free,
+)
+from llmgen.pacer cimport NEVER, Due, PlanRow, pacer_push, pacer_release
+from llmgen.recorder cimport (
+    HIST_LAG,
+    STREAM_REQUESTS,
+    RequestRow,
+    records_close_request,
+    records_commit,
+    records_new_request,
+    records_observe,
+)
+
+
+cdef enum:
+    CHUNK = 64                   # exchanges allocated at a time
+    SAMPLES_PER_STATUS = 20      # of errors.jsonl (docs/contract.md)
+    NO_TIME = -1
+
+
+# -- memory -------------------------------------------------------------------------------------------------------------
+
+cdef Exchange* take_exchange(Core* k) noexcept nogil:
+    cdef Exchange* chunk
+    cdef void** grown
+    cdef Exchange* x
+    cdef int i
+    if k.free_exchanges == NULL:
+        grown = <void**>realloc(k.exchange_chunks, (k.exchange_chunk_count + 1) * sizeof(void*))
+        if grown == NULL:
+            return NULL
+        k.exchange_chunks = grown
+        chunk = <Exchange*>calloc(CHUNK, sizeof(Exchange))
+        if chunk == NULL:
+            return NULL
+        k.exchange_chunks[k.exchange_chunk_count] = chunk
+        k.exchange_chunk_count += 1
+        for i in range(CHUNK):
+            chunk[i].next = k.free_exchanges
+            k.free_exchanges = &chunk[i]
+    x = k.free_exchanges
+    k.free_exchanges = x.next
+    x.next = x.before = x.send_next = x.wheel_next = x.wheel_before = NULL
+    return x
+
+
+cdef void flight_free(Core* k) noexcept nogil:
+    """Gives back all exchanges; none may be in flight."""
+    cdef uint32_t i
+    for i in range(k.exchange_chunk_count):
+        free(k.exchange_chunks[i])
+    free(k.exchange_chunks)
+    k.exchange_chunks = NULL
+    k.exchange_chunk_count = 0
+    k.free_exchanges = NULL
+
+
+# -- begin and end ------------------------------------------------------------------------------------------------------
+
+cdef Exchange* flight_begin(Core* k, const Due* due, int64_t now) noexcept nogil:
+    """Takes up what is due: a row, written and committed at once, and its exchange. NULL: the disk or the memory is full."""
+    cdef Exchange* x = take_exchange(k)
+    cdef RequestRow* row
+    cdef const PlanRow* plan = due.row
+    if x == NULL:
+        return NULL
+    row = records_new_request(k.records, &x.number, &x.segment)
+    if row == NULL:
+        x.next = k.free_exchanges
+        k.free_exchanges = x
+        return NULL
+    memset(row, 0, sizeof(RequestRow))
+    # every stamp starts as "did not happen"; due .. max_gap lie side by side
+    memset(&row.due, 0xFF, <size_t>(<uint8_t*>&row.index - <uint8_t*>&row.due))
+    row.due = due.due
+    row.dispatch = now
+    row.max_gap = NO_TIME
+    row.index = plan.index
+    row.klass = plan.klass
+    row.worker = <uint16_t>k.records.worker
+    row.turn = plan.turn
+    row.session = plan.session
+    row.status = STATUS_IN_FLIGHT
+    row.connection = -1
+    row.planned_input = plan.planned_input
+    row.planned_output = plan.planned_output
+    row.input_tokens = row.output_tokens = row.reasoning_tokens = row.cached_tokens = -1
+    row.body_bytes = plan.body_bytes
+    row.first_token_user = row.last_token_user = NO_TIME
+    x.row = row
+    x.plan = plan
+    x.plan_segment = due.segment
+    x.head = plan.head
+    x.expect = &k.heads[plan.head]
+    x.state = EXCHANGE_WAITING
+    x.active = now
+    exchange_begin(&k.answers, x)
+    records_commit(k.records, STREAM_REQUESTS)
+    records_observe(k.records, x.group, HIST_LAG, now - due.due, 1)
+    if now - due.due > k.lag_max:
+        k.lag_max = now - due.due
+    k.dispatched += 1
+    k.in_flight += 1
+    k.last_due = due.due
+    flight_deadline(k, x, now)
+    return x
+
+
+cdef void flight_finish(Core* k, Exchange* x, int status, int64_t end) noexcept nogil:
+    """The one end of a request. The caller has taken it from its connection and from every list of the pool."""
+    cdef Target* target = &k.targets[x.row.target]
+    wheel_remove(k, x)
+    exchange_finish(&k.answers, x, status, end)
+    if status != STATUS_OK and k.sample_counts[status] < SAMPLES_PER_STATUS * 4:
+        # four times: the 20 of a status and HTTP code are chosen when errors.jsonl is written
+        k.sample_counts[status] += 1
+        keep_sample(k, x, status)
+    k.bytes_in += x.row.bytes_in
+    records_close_request(k.records, x.segment)
+    pacer_release(&k.pacer, x.plan_segment)
+    k.in_flight -= 1
+    target.in_flight -= 1
+    exchange_free(x)
+    x.next = k.free_exchanges
+    k.free_exchanges = x
+    if k.options.closed_slots and k.offering:
+        pacer_push(&k.pacer, end if end > 0 else k.network.now, NULL, 0)
+
+
+cdef void keep_sample(Core* k, Exchange* x, int status) noexcept with gil:
+    """Rare: text of a failed request for errors.jsonl."""
+    cdef bytes text = b""
+    if x.kept_size:
+        text = x.kept[:x.kept_size]
+    elif k.reason != NULL:
+        text = k.reason
+    (<object>k.engine).samples.append((status, x.row.http_status, x.row.index, x.row.target, text))
+
+
+# -- timeouts -----------------------------------------------------------------------------------------------------------
+
+cdef void wheel_insert(Core* k, Exchange* x, int64_t when) noexcept nogil:
+    cdef int64_t tick = (when >> WHEEL_SHIFT) + 1
+    cdef Exchange** slot
+    if tick <= k.wheel_tick:
+        tick = k.wheel_tick + 1
+    if tick >= k.wheel_tick + WHEEL_SLOTS:
+        tick = k.wheel_tick + WHEEL_SLOTS - 1
+    slot = &k.wheel[tick % WHEEL_SLOTS]
+    x.wheel_before = NULL
+    x.wheel_next = slot[0]
+    x.wheel_slot = <uint32_t>(tick % WHEEL_SLOTS)
+    if slot[0] != NULL:
+        slot[0].wheel_before = x
+    slot[0] = x
+
+
+cdef void wheel_remove(Core* k, Exchange* x) noexcept nogil:
+    if x.wheel_before != NULL:
+        x.wheel_before.wheel_next = x.wheel_next
+    elif k.wheel[x.wheel_slot] == x:
+        k.wheel[x.wheel_slot] = x.wheel_next
+    if x.wheel_next != NULL:
+        x.wheel_next.wheel_before = x.wheel_before
+    x.wheel_next = x.wheel_before = NULL
+
+
+cdef int64_t deadline(Core* k, Exchange* x, int* status) noexcept nogil:
+    """When the exchange expires if nothing more happens, and as what."""
+    cdef RequestRow* row = x.row
+    cdef int64_t when = row.due + k.options.timeout_total
+    cdef int64_t other
+    status[0] = STATUS_TOTAL_TIMEOUT
+    if x.state < EXCHANGE_SENDING or row.send < 0:
+        return when
+    if x.expect.stream and row.first_token < 0 and x.mode != MODE_ERROR:
+        other = row.send + k.options.timeout_first_token
+        if other < when:
+            when = other
+            status[0] = STATUS_FIRST_TOKEN_TIMEOUT
+    if x.mode != MODE_UNKNOWN and (row.first_event >= 0 or not x.expect.stream or x.mode == MODE_ERROR):
+        other = x.active + k.options.timeout_idle
+        if other < when:
+            when = other
+            status[0] = STATUS_IDLE_TIMEOUT
+    return when
+
+
+cdef void flight_deadline(Core* k, Exchange* x, int64_t now) noexcept nogil:
+    cdef int status
+    wheel_insert(k, x, deadline(k, x, &status))
+
+
+cdef Exchange* flight_expired(Core* k, int64_t now, int* status) noexcept nogil:
+    """The next exchange that has expired by `now`; NULL when there is none left. Advances the wheel."""
+    cdef int64_t until = now >> WHEEL_SHIFT
+    cdef Exchange* x
+    cdef int64_t when
+    while k.wheel_tick <= until:
+        x = k.wheel[k.wheel_tick % WHEEL_SLOTS]
+        while x != NULL:
+            wheel_remove(k, x)
+            when = deadline(k, x, status)
+            if when <= now:
+                wheel_insert(k, x, now)      # flight_finish takes it out again
+                return x
+            # its slot may be this one if the deadline lies a whole turn ahead: insert beyond the current tick
+            wheel_insert(k, x, when)
+            x = k.wheel[k.wheel_tick % WHEEL_SLOTS]
+        if k.wheel_tick == until:
+            return NULL
+        k.wheel_tick += 1
+    return NULL
+
+
+cdef Exchange* flight_any(Core* k) noexcept nogil:
+    """Some exchange that is in flight, for the end of the run; NULL if there is none."""
+    cdef int i
+    for i in range(WHEEL_SLOTS):
+        if k.wheel[i] != NULL:
+            return k.wheel[i]
+    return NULL

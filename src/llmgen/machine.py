@@ -1,0 +1,124 @@
+"""Facts about this machine that a run depends on: cores, quotas, limits, stolen time."""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+import resource
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Final
+
+SPARE_DESCRIPTORS: Final = 128  # files, pipes and libraries of a worker, besides its connections
+
+
+def affinity() -> list[int]:
+    """The cores that this process may run on."""
+    return sorted(os.sched_getaffinity(0))
+
+
+def quota_cores() -> float | None:
+    """Cores that the control group allows, None if it sets no limit (cgroup v2 cpu.max, v1 cfs quota)."""
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return None if quota == "max" else int(quota) / int(period)
+    except (OSError, ValueError):
+        pass
+    try:
+        base = Path("/sys/fs/cgroup/cpu")
+        quota_us = int((base / "cpu.cfs_quota_us").read_text())
+        return None if quota_us <= 0 else quota_us / int((base / "cpu.cfs_period_us").read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def usable_cores() -> int:
+    """Whole cores that may be used at the same time, at least one."""
+    quota = quota_cores()
+    cores = len(affinity())
+    return cores if quota is None else max(1, min(cores, math.floor(quota)))
+
+
+def raise_descriptor_limit() -> int:
+    """Raises the soft limit of open files to the hard one; what it is then."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            soft = hard
+        except (OSError, ValueError):
+            pass
+    return 1 << 30 if soft == resource.RLIM_INFINITY else soft
+
+
+def ephemeral_ports() -> int:
+    """Local ports for connections to one destination from one source address."""
+    try:
+        low, high = (int(n) for n in Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
+    except (OSError, ValueError):
+        return 28232  # 32768 to 60999, the kernel's default
+    return high - low + 1
+
+
+def cpu_times() -> tuple[int, int]:
+    """(stolen, all) in ticks since boot, over all cores; (0, 0) where the kernel does not tell."""
+    try:
+        fields = [int(n) for n in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]]
+    except (OSError, ValueError):
+        return 0, 0
+    return (fields[7] if len(fields) > 7 else 0), sum(fields[:8])
+
+
+def memory_of(pid: int) -> dict[str, float]:
+    """Resident memory of a process in MB: all, peak, and its own (RssAnon); empty if it is gone."""
+    names = {"VmRSS": "rss_mb", "VmHWM": "peak_rss_mb", "RssAnon": "user_rss_mb"}
+    found: dict[str, float] = {}
+    try:
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            key, _, value = line.partition(":")
+            if key in names:
+                found[names[key]] = round(int(value.split()[0]) / 1024, 1)
+    except (OSError, ValueError, IndexError):
+        pass
+    return found
+
+
+def clock_source() -> str | None:
+    try:
+        return Path("/sys/devices/system/clocksource/clocksource0/current_clocksource").read_text().strip()
+    except OSError:
+        return None
+
+
+def environment() -> dict[str, Any]:
+    """What run.json says about the machine."""
+    model = None
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                model = line.partition(":")[2].strip()
+                break
+    except OSError:
+        pass
+    return {
+        "kernel": platform.release(),
+        "architecture": platform.machine(),
+        "cpu": model,
+        "cores": os.cpu_count(),
+        "affinity": affinity(),
+        "quota_cores": quota_cores(),
+        "clock_source": clock_source(),
+        "ephemeral_ports": ephemeral_ports(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of llmgen and of what its figures depend on."""
+    found = {"python": platform.python_version()}
+    for name in ("llmgen", "uvloop", "numpy", "msgspec", "h2"):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
