@@ -11,6 +11,8 @@ from typing import NoReturn
 import click
 
 from llmgen.cli.demo import demo_command
+from llmgen.cli.export import export_command
+from llmgen.cli.listing import list_command
 from llmgen.cli.report import report_command
 from llmgen.cli.run import run_command
 from llmgen.cli.serve import serve_command
@@ -26,7 +28,8 @@ def command() -> None:
     """Open-loop load for LLM inference endpoints, with every token stamped at the socket."""
 
 
-for each in (run_command, demo_command, serve_command, report_command):
+COMMANDS = (run_command, demo_command, serve_command, report_command, list_command, export_command)
+for each in COMMANDS:
     command.add_command(each)
 
 

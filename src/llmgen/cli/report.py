@@ -42,11 +42,9 @@ def report_command(run: Path, kind: str, output: Path | None) -> None:
     for note in found.notes:
         click.echo(f"llmgen: {note}", err=True)
     if kind == "html":
-        from llmgen.report.html import write_report
+        from llmgen.report.html import write_html
 
-        page = run / "report.html" if output is None else output
-        write_report(found, summary, page)
-        click.echo(page)
+        click.echo(write_html(found, summary, output))
         return
     if kind == "json":
         text = encode(summary).decode()

@@ -1,85 +1,97 @@
-"""The runs in a folder, newest first: what `llmgen list` shows."""
+"""The runs of a folder, newest first: one line each from run.json and summary.json."""
 
 from __future__ import annotations
 
-import datetime
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Final
 
+import msgspec
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from llmgen.errors import RecordError
-from llmgen.metrics.figures import Summary
 from llmgen.metrics.summary import read_summary
 from llmgen.records import read_info
 from llmgen.report.escaping import plain
-from llmgen.report.text import STYLES, canvas, number
+
+STYLES: Final = {"valid": "green", "suspect": "yellow", "invalid": "red", "incomplete": "red"}
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A run directory; `summary` is None for a run that is running, crashed or unreadable, and `state` says which."""
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
+    """What the list shows of a run. Rates are requests/s, latencies ms; None where there is no such number."""
 
-    path: Path
-    started_ns: int
-    name: str
-    state: str
-    summary: Summary | None
+    directory: str
+    started: str | None  # UTC, to the second
+    name: str | None
+    state: str  # the verdict; `unfinished` for a run without a summary
+    requests: int | None = None
+    succeeded: int | None = None
+    offered_rate: float | None = None
+    ttft_p50_ms: float | None = None
+    ttft_p99_ms: float | None = None
 
 
-def list_runs(folder: Path) -> list[Entry]:
-    """Runs directly below `folder`, newest first. Raises RecordError if there is no such folder."""
-    if not folder.is_dir():
-        raise RecordError(f"{folder}: no such folder of runs")
-    found = [_entry(path) for path in folder.iterdir() if (path / "run.json").exists() and not path.is_symlink()]
-    return sorted(found, key=lambda entry: (entry.started_ns, entry.path.name), reverse=True)
+def find_runs(folder: Path) -> list[Entry]:
+    """Entries of all run directories in `folder`, newest first. Raises RecordError if the folder cannot be read."""
+    try:
+        candidates = [path for path in folder.iterdir() if path.is_dir() and not path.is_symlink()]
+    except OSError as error:
+        raise RecordError(f"{folder}: {error.strerror}; it should be a folder of runs (--out of llmgen run)") from None
+    found = []
+    for path in candidates:
+        if (path / "run.json").exists():
+            found.append(_entry(path))
+    # By start; the directory's name, which begins with the time, decides between equals and for damaged ones.
+    return sorted(found, key=lambda entry: (entry.started or "", entry.directory), reverse=True)
 
 
 def _entry(path: Path) -> Entry:
     try:
-        info: dict[str, Any] = read_info(path)
+        info = read_info(path)
     except RecordError:
-        return Entry(path, int((path / "run.json").stat().st_mtime_ns), path.name, "unreadable", None)
-    started = int(info.get("start_realtime_ns") or (path / "run.json").stat().st_mtime_ns)
-    name = str(info.get("name") or path.name)
+        return Entry(directory=str(path), started=None, name=None, state="damaged")
+    start = info.get("start_realtime_ns")
+    started = datetime.fromtimestamp(start / 1e9, UTC).strftime("%Y-%m-%d %H:%M:%S") if start else None
+    name = info.get("name")
     try:
         summary = read_summary(path)
     except RecordError:
-        state = str(info.get("state", "incomplete"))
-        return Entry(path, started, name, "no summary" if state == "complete" else state, None)
-    return Entry(path, started, name, summary.verdict.status, summary)
+        return Entry(directory=str(path), started=started, name=name, state="unfinished")
+    ttft = summary.latency.ttft_from_due_ms
+    return Entry(
+        directory=str(path),
+        started=started,
+        name=name,
+        state=summary.verdict.status,
+        requests=summary.requests.scheduled,
+        succeeded=summary.requests.succeeded,
+        offered_rate=summary.load.offered_rate,
+        ttft_p50_ms=None if ttft is None else ttft.p50,
+        ttft_p99_ms=None if ttft is None else ttft.p99,
+    )
 
 
-def render(entries: Sequence[Entry], *, width: int = 80, color: bool = False) -> str:
-    """A table that fits `width` columns, one line a run."""
-    if not entries:
-        return "no runs\n"
-    console, out = canvas(width, color)
-    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
-    table.add_column("run", ratio=1, no_wrap=True, overflow="ellipsis")
-    table.add_column("started (UTC)", no_wrap=True)
-    table.add_column("verdict", no_wrap=True)
-    for title in ("rate/s", "TTFT p50", "p95"):
-        table.add_column(title, justify="right", no_wrap=True)
+def render(entries: Iterable[Entry], console: Console) -> None:
+    """Prints the list as a table; TTFT is from due."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("started (UTC)", "verdict", "requests", "ok", "req/s", "TTFT p50", "p99 ms"):
+        table.add_column(title, justify="left" if title in ("started (UTC)", "verdict") else "right", no_wrap=True)
+    table.add_column("run", overflow="fold")
     for entry in entries:
-        when = datetime.datetime.fromtimestamp(entry.started_ns / 1e9, datetime.UTC).strftime("%Y-%m-%d %H:%M")
         table.add_row(
-            Text(plain(entry.path.name)),
-            Text(when, "dim"),
-            Text(plain(entry.state), STYLES.get(entry.state, "dim")),
-            *_figures(entry.summary),
+            Text(entry.started or "-"),
+            Text(entry.state, style=STYLES.get(entry.state, "")),
+            *(_number(value) for value in (entry.requests, entry.succeeded)),
+            *(_number(value) for value in (entry.offered_rate, entry.ttft_p50_ms, entry.ttft_p99_ms)),
+            Text(plain(entry.directory)),
         )
     console.print(table)
-    return out()
 
 
-def _figures(summary: Summary | None) -> tuple[str, str, str]:
-    """Offered rate and TTFT from due p50 and p95 in ms (E2E where nothing streamed is not the same: left empty)."""
-    if summary is None:
-        return "", "", ""
-    rate = "" if summary.load.offered_rate is None else number(summary.load.offered_rate)
-    ttft = summary.latency.ttft_from_due_ms
-    return (rate, "", "") if ttft is None else (rate, number(ttft.p50), number(ttft.p95))
+def _number(value: float | None) -> Text:
+    if value is None:
+        return Text("-")
+    return Text(f"{value:,}" if isinstance(value, int) else f"{value:,.1f}")
