@@ -78,8 +78,8 @@ def _real(text: str, key: str, whole_text: str, what: str) -> float:
         number = float(text)
     except ValueError:
         raise ConfigError(f"{key}={whole_text!r}: {what} must be a number; use {FORMS}") from None
-    if not math.isfinite(number) or number < 0:
-        raise ConfigError(f"{key}={whole_text!r}: {what} must be 0 or above, and finite")
+    if not 0 <= number <= MAX_LENGTH:  # not a number is refused here, too
+        raise ConfigError(f"{key}={whole_text!r}: {what} must be from 0 to {MAX_LENGTH}")
     return number
 
 

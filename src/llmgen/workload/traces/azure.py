@@ -30,6 +30,8 @@ EXPECTED: Final = "YYYY-MM-DD HH:MM:SS[.fraction][zone],ContextTokens,GeneratedT
 MAX_TOKEN_DIGITS: Final = 9  # 32 bits in a plan row
 NS: Final = 1_000_000_000
 DAY_NS: Final = 86_400 * NS
+FIRST_YEAR: Final = 1970
+LAST_YEAR: Final = 2199  # ns after 1970 fit into 64 bits
 EPOCH: Final = date(1970, 1, 1).toordinal()
 
 _STAMP: Final = rb"(\d{4})-(\d\d)-(\d\d)[ T](\d\d):(\d\d):(\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)?"
@@ -145,6 +147,8 @@ def _stamps(data: NDArray[np.uint8], start: Ints, sample: bytes, shape: re.Match
 
 
 def _day_ns(yyyymmdd: int) -> int:
+    if not FIRST_YEAR <= yyyymmdd // 10000 <= LAST_YEAR:
+        raise _Unlike
     try:
         day = date(yyyymmdd // 10000, yyyymmdd // 100 % 100, yyyymmdd % 100)
     except ValueError:
@@ -187,7 +191,7 @@ def _by_rows(text: bytes, place: _Place) -> Columns:
         try:
             day_ns = _day_ns(int(match[1] + match[2] + match[3]))
         except _Unlike:
-            place.refuse(row, line, "no such day")
+            place.refuse(row, line, f"no such day from {FIRST_YEAR} to {LAST_YEAR}")
         if hour > 23 or minute > 59 or second > 59:
             place.refuse(row, line, "no such time of day")
         fraction = int((match[7] or b"").ljust(9, b"0"))
