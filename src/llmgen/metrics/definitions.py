@@ -206,11 +206,11 @@ def chunk_gaps(t: np.ndarray, request: np.ndarray, tokens: np.ndarray, start: np
         same_request = request[1:] == request[:-1]
     else:
         carried = k
-    later = np.flatnonzero(same_request) + 1 if not same_request.all() else slice(1, None)
     ns = np.diff(t)[same_request]
+    of = request[1:][same_request]
     if carried is None:
-        return Gaps(ns, np.ones(len(ns), np.int64), request[later], True)
-    return Gaps(ns, carried[later], request[later], False)
+        return Gaps(ns, np.ones(len(ns), np.int64), of, True)
+    return Gaps(ns, carried[1:][same_request], of, False)
 
 
 def _by_request_and_time(

@@ -177,12 +177,16 @@ class Measurements:
         rows = rows[wanted]
         return np.bincount(rows["bucket"], rows["count"], HISTOGRAM_BUCKETS).astype(np.int64)
 
+    @cached_property
+    def peak_in_flight(self) -> int:
+        return definitions.peak_in_flight(self.requests)
+
     # -- statistics -----------------------------------------------------------------------------------------------
 
     @cached_property
     def sampling(self) -> Sampling:
         """How intervals are to be made: requests that never overlapped are independent, others share blocks."""
-        if definitions.peak_in_flight(self.requests) <= 1:
+        if self.peak_in_flight <= 1:
             return "independent"
         ended = self.requests["end"][self.inside] - self.requests["send"][self.inside]
         ended = ended[(self.requests["end"][self.inside] >= 0) & (self.requests["send"][self.inside] >= 0)]

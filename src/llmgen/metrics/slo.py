@@ -18,7 +18,7 @@ import numpy as np
 from llmgen.durations import parse_duration
 from llmgen.errors import ConfigError
 from llmgen.metrics.definitions import REQUEST_METRICS, STREAM_METRICS, TOKEN_METRICS
-from llmgen.metrics.statistics import QUANTILES, quantiles
+from llmgen.metrics.statistics import QUANTILES
 
 LATENCIES: Final = (*REQUEST_METRICS, *TOKEN_METRICS)
 SHARES: Final = ("error_rate", "goodput")
@@ -159,8 +159,17 @@ def aggregate(statistic: str, values: np.ndarray, weights: np.ndarray | None, mi
         return math.inf if missing else float(values.max())
     if statistic == "mean":
         return math.inf if missing else float(values.mean())
-    pool = np.append(values.astype(np.float64), np.full(missing, math.inf))
-    return float(quantiles(np.sort(pool), [QUANTILES[statistic]])[0])
+    # np.quantile of the values and the infinite ones, without sorting or joining them
+    position = QUANTILES[statistic] * (len(values) + missing - 1)
+    low = math.floor(position)
+    high = min(low + 1, len(values) + missing - 1)
+    finite = [rank for rank in (low, high) if rank < len(values)]
+    if not finite or (len(finite) == 1 and position > low):
+        return math.inf
+    ordered = np.partition(values, finite)
+    a, b = float(ordered[low]), float(ordered[finite[-1]])
+    part = position - low
+    return b - (b - a) * (1 - part) if part >= 0.5 else a + (b - a) * part
 
 
 def meets(limits: Iterable[Slo], values_of: Callable[[str], np.ndarray], ok: np.ndarray) -> np.ndarray:

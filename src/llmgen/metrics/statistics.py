@@ -23,7 +23,7 @@ INTERVALS: Final = ("p50", "p95", "p99")  # of contract.md's ci95
 CONFIDENCE: Final = 0.95
 
 REPLICATES: Final = 400  # of the bootstrap: the 2.5 % points of its percentiles move by about 0.1 of their own width
-BOOTSTRAP_VALUES: Final = 200_000  # drawn at most: their own noise at p99 is 0.02 of a percentile point
+BOOTSTRAP_VALUES: Final = 100_000  # drawn at most: their own noise at p99 is 0.03 of a percentage point
 CELLS_PER_BLOCK: Final = 4  # blocks start at any quarter of a block: nearly the overlapping-block bootstrap
 MIN_BLOCKS: Final = 5  # with fewer the interval would be far too narrow (true coverage below 85 %), so none is given
 MAX_CELLS: Final = 400  # longer blocks than needed do no harm, more cells only cost time

@@ -175,7 +175,10 @@ def _latency(m: Measurements, group: np.ndarray, klass: int | None = None) -> La
     found: dict[str, Dist | None] = {}
     for metric in definitions.REQUEST_METRICS:
         found[f"{metric}_ms"] = _request_distribution(m, m.value(metric), mask, _may_have(m, metric))
-    for metric in definitions.TOKEN_METRICS:
+    for metric in ("chunk_gap", "itl"):
+        if metric == "itl" and m.events is not None and m.events.gaps.one_token_each:
+            found["itl_ms"] = found.get("chunk_gap_ms")  # the same values
+            continue
         pool = m.pool(metric, group, klass)
         if pool is None:
             continue
@@ -309,7 +312,7 @@ def _load(m: Measurements, requests: Requests) -> Load:
         schedule_lag_ms=_request_distribution(m, lag, m.inside),
         own_lag_ms=_request_distribution(m, own, m.inside),
         send_lag_ms=_request_distribution(m, definitions.send_lag(r), m.inside),
-        peak_in_flight=definitions.peak_in_flight(r),
+        peak_in_flight=m.peak_in_flight,
         arrivals=None if arrival == "closed" else _arrivals(m),
     )
 
