@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+
 import pytest
 
 from llmgen.wire import hpack, huffman
@@ -382,6 +384,11 @@ def test_limit_lowered_and_raised_between_two_blocks() -> None:
     with pytest.raises(hpack.Error, match="table size"):
         d.decode(b"\x3f\xe1\x1f\x82")
     d = hpack.Decoder()
+    d.max_table_size = 0
+    d.max_table_size = 50
+    with pytest.raises(hpack.Error, match="table size"):
+        d.decode(b"\x3f\x13\x82")  # 50: not the smallest
+    d = hpack.Decoder()
     d.decode(b"\x40\x01a\x01b")
     d.max_table_size = 0
     d.max_table_size = 4096
@@ -434,6 +441,16 @@ def test_references_that_multiply_a_block_are_stopped() -> None:
         d.decode(b"\xbe" * 100_000)
     assert info.value.over_limit
     assert len(d.decode(b"\xbe" * 16)) == 16
+
+
+def test_names_that_multiply_a_block_take_no_memory() -> None:
+    d = hpack.Decoder()
+    d.decode(b"\x40\x7f\x81\x1e" + b"n" * 3968 + b"\x01v")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(hpack.Error) as info:
+        d.decode(b"\x0f\x2f\x00" * 100_000)  # kept, they would be 400 MB
+    assert info.value.over_limit
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # KiB
 
 
 def test_large_lists_up_to_the_limit() -> None:
