@@ -4,8 +4,8 @@
     2023-11-16 18:15:46.6805900,374,44               2023: CRLF, ticks of 100 ns, no newline at the end
     2024-05-12 00:00:00.001163+00:00,1024,120        2024: microseconds and a zone; the fraction is absent when it is 0
 
-The file is read in blocks. A block whose rows all look like its first (nearly all do) is decoded by columns; any other
-is decoded row by row with the pattern below, which is also the one place that says what is wrong with a row.
+The file is read in blocks. A block whose stamps of one length look alike is decoded by columns (nearly all are); any
+other row by row with the pattern below, which is also the one place that says what is wrong with a row.
 """
 
 from __future__ import annotations
@@ -34,15 +34,17 @@ FIRST_YEAR: Final = 1970
 LAST_YEAR: Final = 2199  # ns after 1970 fit into 64 bits
 EPOCH: Final = date(1970, 1, 1).toordinal()
 
-_STAMP: Final = rb"(\d{4})-(\d\d)-(\d\d)[ T](\d\d):(\d\d):(\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)?"
-_ROW: Final = re.compile(_STAMP + rb",(\d{1,%d}),(\d{1,%d})" % (MAX_TOKEN_DIGITS, MAX_TOKEN_DIGITS))
+# Groups 1 to 8: year, month, day, hour, minute, second, fraction, zone; 9 and 10: input and output tokens.
+_STAMP: Final = re.compile(rb"(\d{4})-(\d\d)-(\d\d)[ T](\d\d):(\d\d):(\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)?")
+_ROW: Final = re.compile(_STAMP.pattern + rb",(\d{1,%d}),(\d{1,%d})" % (MAX_TOKEN_DIGITS, MAX_TOKEN_DIGITS))
+MAX_STAMP_BYTES: Final = 35  # with nine digits of fraction and a zone
 
 Ints = NDArray[np.int64]
 Columns = tuple[Ints, Ints, Ints]  # time (ns after the epoch), input, output
 
 
 class _Unlike(Exception):
-    """The rows of a block do not all have the first one's shape."""
+    """A block that must be decoded row by row."""
 
 
 @dataclass
@@ -98,10 +100,7 @@ def _whole_lines(place: _Place) -> Iterator[bytes]:
 
 
 def _by_columns(text: bytes) -> Columns:
-    """All rows at once, if every one has the shape of the first; _Unlike otherwise."""
-    shape = _ROW.match(text)
-    if shape is None:
-        raise _Unlike
+    """All rows at once, if all stamps of one length have one shape; _Unlike otherwise, also for anything broken."""
     data = np.frombuffer(text, np.uint8)
     end = np.flatnonzero(data == ord("\n"))
     start = np.concatenate([[0], end[:-1] + 1])
@@ -110,15 +109,25 @@ def _by_columns(text: bytes) -> Columns:
         raise _Unlike
     stop = end - (data[end - 1] == ord("\r"))
     first, second = comma[::2], comma[1::2]
-    stamp_bytes = shape.start(9) - 1
-    if np.any(first - start != stamp_bytes) or np.any(second <= first) or np.any(stop <= second):
+    # With two commas to a line on the whole, these put two into every line.
+    if np.any(first <= start) or np.any(second <= first) or np.any(stop <= second):
         raise _Unlike
-    t_ns = _stamps(data, start, text[:stamp_bytes], shape)
+    t_ns = np.empty(len(start), np.int64)
+    sizes = first - start
+    if int(sizes.max()) > MAX_STAMP_BYTES:
+        raise _Unlike
+    for size in np.flatnonzero(np.bincount(sizes)):
+        rows = np.flatnonzero(sizes == size)
+        begin = start[rows]
+        t_ns[rows] = _stamps(data, begin, text[begin[0] : begin[0] + size])
     return t_ns, _whole(data, first + 1, second), _whole(data, second + 1, stop)
 
 
-def _stamps(data: NDArray[np.uint8], start: Ints, sample: bytes, shape: re.Match[bytes]) -> Ints:
-    """Times of rows whose stamps differ from `sample` in digits only."""
+def _stamps(data: NDArray[np.uint8], start: Ints, sample: bytes) -> Ints:
+    """Times of the stamps at `start`, which must differ from `sample`, the first, in digits only."""
+    shape = _STAMP.fullmatch(sample)
+    if shape is None:
+        raise _Unlike
     zone_at = shape.start(8) if shape[8] else len(sample)
     columns = {}
     for at, byte in enumerate(sample):

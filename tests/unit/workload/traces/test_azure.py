@@ -97,6 +97,10 @@ def test_both_ways_of_decoding_agree(tmp_path):
     by_rows = azure._by_rows(text, azure._Place(tmp_path))
     for fast, slow in zip(by_columns, by_rows, strict=True):
         np.testing.assert_array_equal(fast, slow)
+    mixed = text.replace(b".000500+00:00", b"+00:00").replace(b".000700+00:00", b".7Z")
+    assert len(mixed) == len(text) - 7 - 10
+    for fast, slow in zip(azure._by_columns(mixed), azure._by_rows(mixed, azure._Place(tmp_path)), strict=True):
+        np.testing.assert_array_equal(fast, slow)
     for real in ("code", "conv"):
         path = DATA / f"azure_llm_2023_{real}.csv"
         if path.is_file():
