@@ -88,8 +88,10 @@ cdef struct Http2:
     int64_t send_window          # of the connection, the peer's
     int64_t receive_limit        # of the connection, ours: bytes that may be outstanding
     int64_t received             # of them, not yet returned
-    int64_t stalled_since        # now_ns when a window of ours was used up, -1
-    uint64_t stall_mark          # position in the output that ends the stall
+    int64_t returning            # bytes of the connection whose WINDOW_UPDATE is queued but not written
+    uint64_t update_mark         # position in the output behind the last WINDOW_UPDATE
+    uint32_t update_epoch        # grows whenever all WINDOW_UPDATEs have been written
+    int64_t stalled_since        # now_ns when a window of ours was used up, as the peer sees it; -1
 
     # streams
     Http2Streams streams

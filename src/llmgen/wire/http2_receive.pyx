@@ -21,7 +21,7 @@ from llmgen.wire.http2_frames cimport (
     H2_FLOW_CONTROL_ERROR, H2_FRAME_SIZE_ERROR, H2_INTERNAL_ERROR, H2_NO_ERROR, H2_PROTOCOL_ERROR, H2_STREAM_CLOSED,
     PREFACE_SIZE, read_u24, read_u31)
 from llmgen.wire.http2_messages cimport read_continuation, read_headers, remote_ended
-from llmgen.wire.http2_send cimport http2_window_update, send_stall
+from llmgen.wire.http2_send cimport http2_window_update
 from llmgen.wire.http2_streams cimport (
     GONE_ENDED, GONE_NEVER, GONE_RESET_BY_PEER, STREAM_HEADERS, STREAM_NO_CONTENT, STREAM_REMOTE_END, streams_find,
     streams_gone)
@@ -227,7 +227,7 @@ cdef Py_ssize_t begin_data(Http2* h, const uint8_t* p, size_t size, uint32_t len
     h.frame_stream = 0
     h.stage = IN_PAYLOAD
     s = streams_find(&h.streams, stream)
-    if take_window(h, s, length) != HTTP2_OK:
+    if take_window(h, length) != HTTP2_OK:
         return MORE
     if s == NULL:
         if data_on_no_stream(h, stream, h.frame_left - pad) != HTTP2_OK:
@@ -239,40 +239,54 @@ cdef Py_ssize_t begin_data(Http2* h, const uint8_t* p, size_t size, uint32_t len
     return used
 
 
-cdef inline int take_window(Http2* h, Http2Stream* s, uint32_t length) noexcept nogil:
+cdef inline void stall(Http2* h) noexcept nogil:
+    """The peer has used up a window; it waits until the WINDOW_UPDATE that is queued is written."""
+    if h.stalled_since < 0:
+        h.stalled_since = h.now_ns
+
+
+cdef inline int take_window(Http2* h, uint32_t length) noexcept nogil:
     """The connection's window: taken, and given back when half of it is used. Dropped frames count, too."""
-    cdef bint used_up
+    cdef int64_t taken
     h.received += length
-    if h.received * 2 < h.receive_limit or h.received == 0:
-        return HTTP2_OK
+    taken = h.received
     if h.received > h.receive_limit:
         return connection_fail(h, H2_FLOW_CONTROL_ERROR, b"DATA beyond the connection's window")
-    if h.options.flags & HTTP2_NO_TOP_UP:
+    if h.update_mark and taken + h.returning >= h.receive_limit:
+        stall(h)
+    if taken * 2 < h.receive_limit or taken == 0 or h.options.flags & HTTP2_NO_TOP_UP:
         return HTTP2_OK
-    used_up = h.received == h.receive_limit
-    if http2_window_update(h, 0, <uint32_t>h.received) != HTTP2_OK:
+    if http2_window_update(h, 0, <uint32_t>taken) != HTTP2_OK:
         return HTTP2_ERROR
-    h.receive_limit -= h.received            # what was returned counts no longer, on both sides
+    if taken + h.returning >= h.receive_limit - taken:
+        stall(h)
+    h.receive_limit -= taken                 # what was returned counts no longer, on both sides
     h.received = 0
-    if used_up:
-        send_stall(h)
+    h.returning += taken
     return HTTP2_OK
 
 
 cdef inline int take_stream_window(Http2* h, Http2Stream* s, uint32_t length) noexcept nogil:
     cdef int64_t window = h.ours.initial_window
-    cdef bint used_up
+    cdef int32_t taken
     if s.received + <int64_t>length > window:
         return stream_fail(h, s, H2_FLOW_CONTROL_ERROR, b"DATA beyond the stream's window")
     s.received += <int32_t>length
-    if s.received * <int64_t>2 < h.newest.initial_window or h.frame_ends or s.received <= 0 \
-            or h.options.flags & HTTP2_NO_TOP_UP:
+    taken = s.received
+    if h.frame_ends:
         return HTTP2_OK
-    used_up = s.received >= window
-    if http2_window_update(h, <int32_t>s.id, <uint32_t>s.received) != HTTP2_OK:
+    if s.returning_epoch != h.update_epoch:
+        s.returning_epoch = h.update_epoch
+        s.returning = 0
+    if h.update_mark and s.returning and taken + <int64_t>s.returning >= window:
+        stall(h)
+    if taken * <int64_t>2 < h.newest.initial_window or taken <= 0 or h.options.flags & HTTP2_NO_TOP_UP:
+        return HTTP2_OK
+    if http2_window_update(h, <int32_t>s.id, <uint32_t>taken) != HTTP2_OK:
         return HTTP2_ERROR
-    if used_up:
-        send_stall(h)
+    if taken + <int64_t>s.returning >= window:
+        stall(h)
+    s.returning += taken
     return HTTP2_OK
 
 

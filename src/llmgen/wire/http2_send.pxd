@@ -68,6 +68,3 @@ cdef int http2_raw(Http2* h, const uint8_t* data, size_t size) noexcept nogil
 
 cdef int send_window_opened(Http2* h, Http2Stream* s) noexcept nogil
 # The stream's window has become positive: its body takes part again. HTTP2_OK or HTTP2_ERROR.
-
-cdef void send_stall(Http2* h) noexcept nogil
-# A window of ours is used up and its WINDOW_UPDATE was just queued: the time until that is written counts.

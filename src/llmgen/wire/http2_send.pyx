@@ -264,24 +264,27 @@ cdef bint http2_wants_write(Http2* h) noexcept nogil:
     return h.output.put != h.output.sent or (h.streams.heap_count != 0 and h.send_window > 0)
 
 
-cdef void http2_sent(Http2* h, size_t size) noexcept nogil:
-    cdef Http2Mark mark
-    output_sent(&h.output, size)
-    if h.stalled_since >= 0 and h.output.sent >= h.stall_mark:
+cdef void windows_written(Http2* h) noexcept nogil:
+    """The peer has been told of all the window that it has."""
+    h.update_mark = 0
+    h.update_epoch += 1
+    h.returning = 0
+    if h.stalled_since >= 0:
         if h.now_ns > h.stalled_since:
             h.blocked_ns += h.now_ns - h.stalled_since
         h.stalled_since = -1
+
+
+cdef void http2_sent(Http2* h, size_t size) noexcept nogil:
+    cdef Http2Mark mark
+    output_sent(&h.output, size)
+    if h.update_mark and h.output.sent >= h.update_mark:
+        windows_written(h)
     while output_passed(&h.output, &mark):
         if h.sink.on_sent == NULL or h.failed:
             continue
         if h.role == HTTP2_SERVER or streams_find(&h.streams, mark.stream) != NULL:
             h.sink.on_sent(h.sink.ctx, mark.user)
-
-
-cdef void send_stall(Http2* h) noexcept nogil:
-    if h.stalled_since < 0:
-        h.stalled_since = h.now_ns
-    h.stall_mark = h.output.put
 
 
 cdef int http2_cancel(Http2* h, int32_t stream, uint32_t code) noexcept nogil:
@@ -406,7 +409,10 @@ cdef int http2_window_update(Http2* h, int32_t stream, uint32_t increment) noexc
             return HTTP2_NO_STREAM
         s.received -= <int32_t>increment
     write_u32(payload, increment)
-    return connection_put(h, FRAME_WINDOW_UPDATE, 0, <uint32_t>stream, payload, 4)
+    if connection_put(h, FRAME_WINDOW_UPDATE, 0, <uint32_t>stream, payload, 4) != HTTP2_OK:
+        return HTTP2_ERROR
+    h.update_mark = h.output.put
+    return HTTP2_OK
 
 
 cdef int http2_ping(Http2* h, const uint8_t* payload) noexcept nogil:

@@ -29,7 +29,7 @@ cdef enum:                       # how a stream ended
 cdef struct Http2Body            # forward
 
 
-# 56 bytes, and 16 in the table: what a stream costs while its answer comes in.
+# 56 bytes, and at most 32 in the table: what a stream costs while its answer comes in.
 cdef struct Http2Stream:
     uint64_t user
     int64_t content_left         # bytes of content-length still to come; -1: no length was told
@@ -37,6 +37,8 @@ cdef struct Http2Stream:
     uint32_t id                  # 0: this record is free
     int32_t send_window          # may be negative (RFC 9113 6.9.2)
     int32_t received             # flow-controlled bytes that no WINDOW_UPDATE has returned yet
+    int32_t returning            # bytes whose WINDOW_UPDATE is queued but not written, if returning_epoch is now's
+    uint32_t returning_epoch
     uint32_t slot                # number of the record in the slab
     uint32_t next_free
     uint16_t flags               # STREAM_ bits
