@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 
 import msgspec
@@ -24,6 +25,9 @@ def main(arguments: list[str]) -> int:
     if len(arguments) != 2 or arguments[0] != "--options":
         print("usage: python -m llmgen.simulator --options JSON (see llmgen.simulator.Options)", file=sys.stderr)
         return 2
+    # What `serve` puts back when it is done: a second signal must not interrupt the last steps of an orderly end.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     return run(msgspec.json.decode(arguments[1], type=Options))
 
 

@@ -341,3 +341,22 @@ cdef Emitted emit(Server* v, Stream* s) noexcept nogil:
     if not s.streaming:
         return emit_document(v, s)
     return emit_event(v, s, False)
+
+
+def truth_layout():
+    """For tests: (name, offset) of every field of TruthRow, and its size."""
+    cdef TruthRow row
+    cdef const uint8_t* start = <const uint8_t*>&row
+    fields = [
+        ("t", <const uint8_t*>&row.t - start),
+        ("index", <const uint8_t*>&row.index - start),
+        ("serial", <const uint8_t*>&row.serial - start),
+        ("connection", <const uint8_t*>&row.connection - start),
+        ("stream", <const uint8_t*>&row.stream - start),
+        ("tokens", <const uint8_t*>&row.tokens - start),
+        ("input_tokens", <const uint8_t*>&row.input_tokens - start),
+        ("events", <const uint8_t*>&row.events - start),
+        ("kind", <const uint8_t*>&row.kind - start),
+        ("detail", <const uint8_t*>&row.detail - start),
+    ]
+    return fields, sizeof(TruthRow)

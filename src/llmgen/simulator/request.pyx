@@ -6,7 +6,7 @@ connection is closed: there is no resynchronising after a broken head.
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.string cimport memchr, memcpy, memmove, memset
+from libc.string cimport memchr, memcmp, memmove, memset
 
 from llmgen.wire.span cimport Span, span
 
@@ -104,7 +104,9 @@ cdef int request_line(const uint8_t* line, size_t size, RequestHead* head) noexc
     if at == target or at == end or at[0] != 32:
         return BAD_REQUEST
     version = at + 1
-    if end - version != 8 or strncasecmp(<const char*>version, b"HTTP/", 5) != 0 or version[6] != c'.':
+    if end - version != 8 or memcmp(version, b"HTTP/", 5) != 0 or version[6] != c'.':
+        return BAD_REQUEST
+    if not (48 <= version[5] <= 57 and 48 <= version[7] <= 57):
         return BAD_REQUEST
     if version[5] != c'1':
         return VERSION_NOT_SUPPORTED
@@ -329,7 +331,8 @@ def decode_chunks(list pieces):
     memset(&chunks, 0, sizeof(Chunks))
     for piece in pieces:
         data += piece
-        result = chunks_read(data, len(data), &chunks)
+        if result == 0:
+            result = chunks_read(data, len(data), &chunks)
         if result < 0:
             return -result
     if result == 0:

@@ -32,12 +32,10 @@ def serve(options: Options) -> int:
     with _truth_file(options.truth) as truth_fd:
         listener, url = _listen(options)
         with listener:
-            loop = _loop(options, listener.fileno(), truth_fd)
+            loops = [_loop(options, listener.fileno(), truth_fd)]
             try:
-                print(f"llmgen serve: listening on {url}", flush=True)
-                _run(options, [loop])
+                _run(options, url, loops)
             finally:
-                loop.close()
                 if options.unix:
                     with suppress(FileNotFoundError):
                         os.unlink(options.unix)
@@ -140,8 +138,8 @@ def _loop(options: Options, listener: int, truth_fd: int) -> Loop:
     )
 
 
-def _run(options: Options, loops: list[Loop]) -> None:
-    """Runs every loop in a thread of its own until a signal, or until one fails."""
+def _run(options: Options, url: str, loops: list[Loop]) -> None:
+    """Runs every loop in a thread of its own until a signal, or until one fails; then closes them."""
     failures: list[BaseException] = []
     done_read, done_write = os.pipe()
     os.set_blocking(done_write, False)
@@ -164,11 +162,14 @@ def _run(options: Options, loops: list[Loop]) -> None:
     with _signals(done_write):
         for thread in threads:
             thread.start()
+        print(f"llmgen serve: listening on {url}", flush=True)
         _wait(done_read, options.stop_on_eof)
-    for loop in loops:
-        loop.stop()
-    for thread in threads:
-        thread.join()
+        for loop in loops:
+            loop.stop()
+        for thread in threads:
+            thread.join()
+        for loop in loops:
+            loop.close()
     os.close(done_read)
     os.close(done_write)
     if failures:

@@ -79,7 +79,7 @@ def timing(truth: Truth) -> Timing:
     order = np.lexsort((writes["t"], writes["serial"]))
     writes = writes[order]
     serial, first = np.unique(writes["serial"], return_index=True)
-    last = np.append(first[1:], len(writes)) - 1
+    last = np.append(first, len(writes))[1:] - 1
     requests = truth.requests[np.argsort(truth.requests["serial"], kind="stable")]
     row = requests[np.searchsorted(requests["serial"], serial)]
     tokens = np.add.reduceat(writes["tokens"].astype(np.int64), first) if len(serial) else np.empty(0, np.int64)

@@ -1,0 +1,150 @@
+"""What a request's JSON asks for, against msgspec's decoder."""
+
+from __future__ import annotations
+
+import json
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmgen.simulator import body
+
+NOT_JSON, NOT_OBJECT, BAD_NUMBER, NO_PROMPT = -1, -2, -3, -4
+MESSAGES = [{"role": "user", "content": "hello"}]
+
+
+def chat(**members: object) -> bytes:
+    return json.dumps({"messages": MESSAGES, **members}).encode()
+
+
+def test_everything_that_is_asked_for() -> None:
+    data = chat(
+        model="a-model",
+        stream=True,
+        max_tokens=7,
+        min_tokens=3,
+        ignore_eos=True,
+        stream_options={"include_usage": True, "continuous_usage_stats": True},
+        temperature=0.5,
+        stop=["x", None],
+    )
+    assert body.read(data) == {
+        "max_tokens": 7,
+        "min_tokens": 3,
+        "input_tokens": 1,
+        "stream": True,
+        "include_usage": True,
+        "continuous_usage": True,
+        "ignore_eos": True,
+        "model": b"a-model",
+    }
+
+
+def test_what_is_absent_is_told_as_absent() -> None:
+    asked = body.read(chat())
+    assert isinstance(asked, dict)
+    assert (asked["max_tokens"], asked["stream"], asked["include_usage"], asked["model"]) == (-1, False, False, b"")
+
+
+@pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
+@pytest.mark.parametrize("value", [0, -1, 1.5, "7", True, [7], {}, 1e3])
+def test_token_limits_that_are_no_counts(name: str, value: object) -> None:
+    assert body.read(chat(**{name: value})) == BAD_NUMBER
+
+
+def test_null_is_no_limit() -> None:
+    asked = body.read(chat(max_tokens=None, stream=None, stream_options=None))
+    assert isinstance(asked, dict)
+    assert asked["max_tokens"] == -1
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("", 0),
+        ("one", 1),
+        ("  two words\n", 2),
+        ("tab\tand\r\nline\x0bbreaks\x0c", 4),
+        ('quotes " and \\ back', 5),
+        ("\u00fcmlaute z\u00e4hlen", 2),
+        (None, 0),
+        ([{"type": "text", "text": "a b"}, {"type": "image_url", "image_url": {"url": "not counted"}}, "odd"], 2),
+    ],
+)
+@pytest.mark.parametrize("ascii_only", [True, False])
+def test_words_are_counted(content: object, words: int, ascii_only: bool) -> None:
+    data = json.dumps({"messages": [{"role": "not counted", "content": content}]}, ensure_ascii=ascii_only).encode()
+    asked = body.read(data)
+    assert isinstance(asked, dict)
+    assert asked["input_tokens"] == words
+
+
+@pytest.mark.parametrize(("prompt", "tokens"), [("a b c", 3), (["a b", "c"], 3), ([1, 2, 3, 4], 4), ([[1, 2], [3]], 3)])
+def test_prompts_of_completions(prompt: object, tokens: int) -> None:
+    asked = body.read(json.dumps({"prompt": prompt}).encode(), chat=False)
+    assert isinstance(asked, dict)
+    assert asked["input_tokens"] == tokens
+
+
+@pytest.mark.parametrize(
+    ("data", "result"),
+    [
+        (b"", NOT_JSON),
+        (b"hello", NOT_JSON),
+        (b"{", NOT_JSON),
+        (b'{"messages": [{"content": "x"}]', NOT_JSON),
+        (b'{"messages": [{"content": "x"}]} x', NOT_JSON),
+        (b'{"messages": [{"content": "x\n"}]}', NOT_JSON),
+        (b'{"messages": [{"content": "\\x"}]}', NOT_JSON),
+        (b"[" * 100000, NOT_JSON),
+        (b'{"a": ' + b"[" * 70 + b"]" * 70 + b"}", NOT_JSON),
+        (b'["messages"]', NOT_OBJECT),
+        (b"3", NOT_OBJECT),
+        (b"{}", NO_PROMPT),
+        (b'{"messages": []}', NO_PROMPT),
+        (b'{"messages": "hello"}', NO_PROMPT),
+        (b'{"messages": ["hello"]}', NO_PROMPT),
+        (b'{"prompt": "for the other path"}', NO_PROMPT),
+    ],
+)
+def test_refusals(data: bytes, result: int) -> None:
+    assert body.read(data) == result
+
+
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**70), 2**70)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(json_values, st.booleans(), st.sampled_from([None, 2]))
+def test_any_json_is_passed_over(value: object, ascii_only: bool, indent: int | None) -> None:
+    text = json.dumps({"any": value, "messages": MESSAGES, "then": value}, ensure_ascii=ascii_only, indent=indent)
+    asked = body.read(text.encode("utf-8", "surrogatepass"))
+    assert isinstance(asked, dict)
+    assert asked["input_tokens"] == 1
+
+
+@given(st.data())
+def test_broken_json_is_refused_as_msgspec_refuses_it(data: st.DataObject) -> None:
+    text = bytearray(chat(number=-1.5e10, text="a\\n\u00e9", flags=[True, False, None], nested={"a": {}}))
+    at = data.draw(st.integers(0, len(text) - 1))
+    byte = data.draw(st.integers(0, 127))
+    text[at] = byte
+    try:
+        msgspec.json.decode(bytes(text))
+        valid = True
+    except msgspec.DecodeError:
+        valid = False
+    asked = body.read(bytes(text))
+    if valid:
+        assert asked != NOT_JSON
+    else:
+        assert not isinstance(asked, dict)
