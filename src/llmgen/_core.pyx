@@ -314,6 +314,7 @@ cdef void publish(Core* k, int64_t now) noexcept nogil:
     n.events_dropped = k.records.events_dropped
     n.stale_resends = k.stale_resends
     n.clock_steps = k.network.clock_steps
+    n.denied = k.answers.totals.denied
     for i in range(STATUS_COUNT):
         n.by_status[i] = k.answers.totals.by_status[i]
 

@@ -247,7 +247,8 @@ COUNTERS_DTYPE: Final = np.dtype(
         ("clock_steps", "<u8"),
         ("by_status", "<u8", (32,)),
         ("finished_at", "<i8"),
-        ("spare", "V96"),
+        ("denied", "<u8"),  # answers 401, 403 or 404
+        ("spare", "V88"),
     ]
 )
 assert COUNTERS_DTYPE.itemsize == 512

@@ -50,7 +50,8 @@ cdef struct Counters:            # = columns.COUNTERS_DTYPE
     uint64_t events_dropped, stale_resends, clock_steps
     uint64_t by_status[STATUS_COUNT]
     int64_t finished_at
-    uint8_t spare[96]
+    uint64_t denied
+    uint8_t spare[88]
 
 
 cdef struct Options:

@@ -95,6 +95,7 @@ cdef struct Expect:
 
 cdef struct Totals:              # counted where it happens, copied to the worker's counters by the core
     uint64_t first_tokens, tokens, events, ended, errors
+    uint64_t denied              # answers 401, 403 or 404
     uint64_t by_status[STATUS_COUNT]
 
 

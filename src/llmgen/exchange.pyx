@@ -452,6 +452,7 @@ cdef void exchange_finish(Answers* a, Exchange* x, int status, int64_t end) noex
     row.status = <uint8_t>status
     a.totals.ended += 1
     a.totals.by_status[status] += 1
+    a.totals.denied += row.http_status in (401, 403, 404)
     if status != STATUS_OK and status != STATUS_CANCELLED:
         a.totals.errors += 1
 

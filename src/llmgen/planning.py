@@ -123,7 +123,8 @@ class PlanBuilder:
         self.rows_by_class += np.bincount(drawn.klass, minlength=len(self.classes))
 
 
-def _heads(config: RunConfig, dialect: dialects.Dialect, classes: list[RequestClass]) -> list[Head]:
+def endpoint_paths(config: RunConfig, dialect: dialects.Dialect) -> tuple[str, ...]:
+    """The request target (path and query) on each url."""
     target = config.target
     paths = []
     for url in target.urls or ("",):
@@ -131,7 +132,12 @@ def _heads(config: RunConfig, dialect: dialects.Dialect, classes: list[RequestCl
         # The path of unix:/file names the socket, not a resource.
         own = "" if parts.scheme == "unix" else parts.path + ("?" + parts.query if parts.query else "")
         paths.append(dialects.endpoint_path(own, dialect.path, target.path, target.query))
-    return [Head(number, one.stream, tuple(paths)) for number, one in enumerate(classes)]
+    return tuple(paths)
+
+
+def _heads(config: RunConfig, dialect: dialects.Dialect, classes: list[RequestClass]) -> list[Head]:
+    paths = endpoint_paths(config, dialect)
+    return [Head(number, one.stream, paths) for number, one in enumerate(classes)]
 
 
 def _blocks(config: RunConfig, plan: schedule.Schedule) -> Iterator[Block]:

@@ -86,6 +86,7 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True):
     kernel_stamps: bool = True
     traceparent: bool = False
     resend_unprocessed: bool = False
+    keep_bodies: bool = False
     http2_engine: str = "native"
     window_start: int = 0
     window_end: int = (1 << 63) - 1
@@ -116,6 +117,7 @@ class Worker:
         self.pending = b""
         self.failure: BaseException | None = None
         self.started = False
+        self.before = resource.getrusage(resource.RUSAGE_SELF)  # imports and set-up are not the load's
 
     def run(self) -> int:
         """Serves until the run is over, the pipe ends or something breaks; the process's exit code."""
@@ -189,12 +191,13 @@ class Worker:
         self.write_samples()
         self.samples.close()
         usage = resource.getrusage(resource.RUSAGE_SELF)
+        user = usage.ru_utime - self.before.ru_utime
         recorder = self.engine.recorder
         reply(
             {
                 "done": {
-                    "cpu_s": usage.ru_utime + usage.ru_stime,
-                    "user_s": usage.ru_utime,
+                    "cpu_s": round(user + usage.ru_stime - self.before.ru_stime, 6),
+                    "user_s": round(user, 6),
                     "events_dropped": recorder.events_dropped,
                     "late_segments": recorder.late_segments,
                     "disk_error": recorder.disk_error,
@@ -228,6 +231,7 @@ class Worker:
         if "start" in command:
             start = msgspec.convert(command, Start)
             self.started = True
+            self.before = resource.getrusage(resource.RUSAGE_SELF)
             self.engine.start(start.start, start.offer_for, start.window_start, start.window_end)
             self.loop.call_later(TICK_S, self.tick)
         elif "drain" in command:

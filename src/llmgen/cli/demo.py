@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -34,7 +33,11 @@ def demo_command(rate: float, duration: float, seed: int, out: str, progress: bo
     from llmgen.run import run
     from llmgen.simulator import Endpoint, Options
 
-    with Endpoint(Options(ttft="lognormal:120ms,30ms", itl="20ms", seed=seed, **own_core())) as endpoint:
+    cores = sorted(os.sched_getaffinity(0))
+    apart = {"cores": str(cores[-1])} if len(cores) > 1 else {}
+    with Endpoint(Options(ttft="lognormal:120ms,30ms", itl="20ms", seed=seed, **apart)) as endpoint:
+        if apart:
+            os.sched_setaffinity(0, cores[:-1])  # the endpoint has its core to itself
         config = RunConfig(
             name="demo",
             seed=seed,
@@ -47,11 +50,3 @@ def demo_command(rate: float, duration: float, seed: int, out: str, progress: bo
         result = run(config, progress=progress, quiet=False, json_out=as_json, log_json=False)
     return show_result(result, Path(result.directory), as_json=as_json)
 
-
-def own_core() -> dict[str, Any]:
-    """Gives the endpoint a core of its own, which this process and its workers then leave alone; one core is shared."""
-    cores = sorted(os.sched_getaffinity(0))
-    if len(cores) < 2:
-        return {}
-    os.sched_setaffinity(0, cores[:-1])
-    return {"cores": str(cores[-1])}
