@@ -64,9 +64,8 @@ def main() -> None:
             plain = write_numpy(size, Path(name))
         ratios.append(whole / plain)
         seconds.append(whole)
-        print(
-            f"plan {whole:.3f} s (first segment {first:.3f}), {size / 1e6:.0f} MB; numpy {plain:.3f} s: {ratios[-1]:.1f} x"
-        )
+        print(f"plan {whole:.3f} s (first segment {first:.3f}), {size / 1e6:.0f} MB", end="; ")
+        print(f"numpy {plain:.3f} s: {ratios[-1]:.1f} x")
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"median {statistics.median(seconds):.3f} s, {statistics.median(ratios):.1f} x; peak RSS {peak_mb:.0f} MB")
 
