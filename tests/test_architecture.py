@@ -15,11 +15,11 @@ DOCUMENT = PACKAGE.parents[1] / "docs" / "architecture.md"
 SUFFIXES = {".py", ".pyi", ".pyx", ".pxd"}
 FILES = sorted(path for path in PACKAGE.rglob("*") if path.suffix in SUFFIXES)
 
-MAX_LINES, MAX_FUNCTION_LINES = 500, 60
+# A .pyx may be longer: C functions are inlined within one extension only, and a hot path must not be cut in two.
+MAX_LINES = {".py": 500, ".pyi": 500, ".pxd": 500, ".pyx": 750}
+MAX_FUNCTION_LINES = 60
 # Files and functions over the soft limits, and why a wall inside them would be worse.
-LONG: dict[str, str] = {
-    "wire/hpack_constants.py": "tables of RFC 7541",
-}
+LONG: dict[str, str] = {}
 
 
 def unit(name: str) -> str:
@@ -181,7 +181,7 @@ def test_files_and_functions_are_short() -> None:
         name = str(path.relative_to(PACKAGE))
         text = path.read_text(encoding="utf-8")
         lines = text.count("\n")
-        if lines > MAX_LINES:
+        if lines > MAX_LINES[path.suffix]:
             long[name] = lines
         if path.suffix == ".py":
             for node in ast.walk(ast.parse(text)):
