@@ -375,6 +375,7 @@ FLAGS: Final[Mapping[str, str]] = {
     "client.pin": "--no-pin",
     "client.http2_engine": "--http2-engine",
     "client.traceparent": "--traceparent",
+    "client.abort_on": "--abort-on",
     "slo": "--slo",
     "record": "--record",
     "keep_bodies": "--keep-bodies",

@@ -107,8 +107,6 @@ def _check_names(config: RunConfig) -> None:
         raise wrong("seed", config.seed, "must be a whole number from 0 to 2^63 - 1")
     if not config.out:
         raise wrong("out", config.out, "must name a folder")
-    if config.client.abort_on is not None:
-        raise wrong("client.abort_on", config.client.abort_on, "not supported by this version; leave it out")
 
 
 def _check_target(target: Target, environ: Mapping[str, str]) -> None:

@@ -102,7 +102,6 @@ def test_a_url_is_required() -> None:
         ({"client__http2_engine": "h2"}, r"client\.http2_engine='h2': this run speaks HTTP/1\.1"),
         ({"client__http2_engine": "h3", "target__http": "2"}, r"client\.http2_engine='h3': unknown"),
         ({"client__streams_per_connection": 5}, r"client\.streams_per_connection=5: this run speaks HTTP/1\.1"),
-        ({"client__abort_on": "x"}, r"client\.abort_on='x': not supported"),
         ({"record": "event"}, r"record='event': unknown; did you mean 'events'\?"),
         ({"name": "a/b"}, r"name='a/b': becomes part of a folder"),
         ({"seed": -1}, r"seed=-1"),

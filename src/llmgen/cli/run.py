@@ -111,6 +111,7 @@ Exit codes: 0 done, 1 bug, 2 usage or configuration, 3 an objective missed,
 @client("--http2-engine", metavar="native|h2", help="h2: an independent, slow codec to compare with.  "
         "[default: native]")  # fmt: skip
 @client("--traceparent", is_flag=True, help="Send a W3C trace context with each request.")
+@client("--abort-on", metavar="EXPR", help="Stop at 'error_rate>50% for 10s' or 'in_flight>2000 for 30s'.")
 @record("--slo", multiple=True, metavar="EXPR", help="Objective like 'ttft_p95<800ms', 'goodput>=0.99' or, on each "
         "request, 'ttft<1s'. Repeatable.")  # fmt: skip
 @record("--record", metavar="LEVEL", help="events: every token; requests: every request.  [default: events]")
