@@ -34,10 +34,11 @@ def demo_command(rate: float, duration: float, seed: int, out: str, progress: bo
     from llmgen.simulator import Endpoint, Options
 
     cores = sorted(os.sched_getaffinity(0))
-    apart = {"cores": str(cores[-1])} if len(cores) > 1 else {}
-    with Endpoint(Options(ttft="lognormal:120ms,30ms", itl="20ms", seed=seed, **apart)) as endpoint:
-        if apart:
-            os.sched_setaffinity(0, cores[:-1])  # the endpoint has its core to itself
+    own = str(cores[-1]) if len(cores) > 1 else None
+    with Endpoint(Options(ttft="lognormal:120ms,30ms", itl="20ms", seed=seed, cores=own)) as endpoint:
+        if own is not None:
+            # The endpoint has its core to itself. Only now: a child inherits what its parent may run on.
+            os.sched_setaffinity(0, cores[:-1])
         config = RunConfig(
             name="demo",
             seed=seed,
