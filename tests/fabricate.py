@@ -29,8 +29,10 @@ DTYPES = {"requests": REQUEST_DTYPE, "events": EVENT_DTYPE, "timeline": TIMELINE
 STAMPS = REQUEST_DTYPE.names[:16]
 
 
-def request_rows(count: int, *, every_ms: float = 100, ttft_ms: float = 50, gap_ms: float = 10, tokens: int = 5) -> np.ndarray:
-    """Successful requests: due every `every_ms`, sent 1 ms late on a fresh connection, `tokens` events `gap_ms` apart."""
+def request_rows(
+    count: int, *, every_ms: float = 100, ttft_ms: float = 50, gap_ms: float = 10, tokens: int = 5
+) -> np.ndarray:
+    """Successful requests, sent 1 ms after due on a fresh connection, `tokens` events `gap_ms` apart."""
     rows = np.zeros(count, REQUEST_DTYPE)
     for name in (*STAMPS, "first_token_user", "last_token_user"):
         rows[name] = -1
@@ -86,9 +88,15 @@ def never_sent(rows: np.ndarray) -> np.ndarray:
 
 
 def write_segments(
-    worker_dir: Path, stream: str, rows: np.ndarray, *, per_segment: int = 1000, committed: int | None = None, worker: int = 0
+    worker_dir: Path,
+    stream: str,
+    rows: np.ndarray,
+    *,
+    per_segment: int = 1000,
+    committed: int | None = None,
+    worker: int = 0,
 ) -> None:
-    """Raw files of one stream; `committed` of the last one may be less than its rows. A spare one follows, as in a crash."""
+    """Raw files of one stream; the last one may have only `committed` rows. A spare one follows, as in a crash."""
     worker_dir.mkdir(parents=True, exist_ok=True)
     pieces = [rows[at : at + per_segment] for at in range(0, len(rows), per_segment)] or [rows]
     for sequence, piece in enumerate([*pieces, rows[:0]]):
@@ -122,13 +130,21 @@ def run_info(rows: int, *, every_ms: float = 100, **changes: Any) -> dict[str, A
         "end_ns": START + span + 1000 * MS,
         "start_realtime_ns": 1_790_000_000_000_000_000,
         "window": {"start_ns": START, "end_ns": START + span},
-        "schedule": {"scheduled": rows, "span_ns": span, "arrival": "constant", "offered_rate": rows / (span / 1e9)},
+        "schedule": {"scheduled": rows, "span_ns": span, "arrival": "constant", "offered_rate": 1e3 / every_ms},
         "environment": {},
         "versions": {},
         "server": {},
         "clock": {"steps": 0, "steal_pct": 0.0},
         "workers_detail": [
-            {"worker": 0, "cpu": 1, "cpu_s": 0.1, "peak_rss_mb": 50.0, "user_rss_mb": 5.0, "state": "finished", "exit": 0}
+            {
+                "worker": 0,
+                "cpu": 1,
+                "cpu_s": 0.1,
+                "peak_rss_mb": 50.0,
+                "user_rss_mb": 5.0,
+                "state": "finished",
+                "exit": 0,
+            }
         ],
     }
     return info | changes

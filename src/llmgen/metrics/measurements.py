@@ -58,7 +58,7 @@ class Measurements:
         start, end = self.window
         if end - start > 1:
             return start, end
-        return start, max(int(self.requests["end"].max(initial=0)), start + 1)
+        return start, max(int(self.requests["end"].max(initial=0)), start) + 1
 
     @property
     def duration_s(self) -> float:

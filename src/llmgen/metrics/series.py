@@ -59,7 +59,7 @@ class Bins:
 def bins_of(m: Measurements) -> Bins:
     """At most MAX_BINS bins of a round width that cover the run."""
     last = max(int(m.requests[name].max(initial=m.start_ns)) for name in ("due", "send", "last_token", "end"))
-    lasted = max((last - m.start_ns) / 1e9, 0.1)
+    lasted = max(last - m.start_ns, 0) / 1e9
     width = next((w for w in WIDTHS_S if lasted / w <= MAX_BINS), lasted / MAX_BINS)
     return Bins(m.start_ns, width, int(lasted // width) + 1)
 
