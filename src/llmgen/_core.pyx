@@ -497,6 +497,7 @@ cdef class Engine:
         self.take_endpoints(setup)
         k.network.max_head_bytes = setup.max_head_bytes
         http2_options(&k.network.http2_options, HTTP2_CLIENT)
+        k.network.twin = setup.http2_engine == "h2"
         k.epoll = epoll_create1(EPOLL_CLOEXEC)
         k.timer = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC)
         if k.epoll < 0 or k.timer < 0:

@@ -56,6 +56,7 @@ cdef struct Network:
     uint64_t tls_handshakes, tls_resumed
     uint32_t max_head_bytes
     Http2Options http2_options
+    bint twin                    # http2 by the reference twin
     uint64_t reads
     int64_t flow_blocked_ns      # http2, of connections that are closed
     int64_t now                  # t_user of the latest read or write: the core compares the next due time with it
@@ -90,6 +91,7 @@ cdef struct Connection:
     uint32_t out_count, out_at
     # http2
     Http2* http2
+    void* twin                   # instead of http2: twin.Twin, a reference of ours
     Exchange* unsent             # submitted, not written yet; linked by send_next
     uint32_t streams             # exchanges on it
     bint dirty                   # in the core's list of connections to flush
@@ -112,5 +114,6 @@ cdef int connection_submit(
 cdef int connection_flush(Network* n, Connection* c) noexcept nogil
 cdef void connection_cancel(Connection* c, Exchange* x) noexcept nogil
 cdef uint32_t connection_capacity(Connection* c) noexcept nogil
+cdef bint connection_leaving(Connection* c) noexcept nogil
 cdef void connection_close(Network* n, Connection* c) noexcept nogil
 cdef void network_clock(Network* n) noexcept nogil

@@ -44,7 +44,8 @@ from llmgen.exchange cimport (
     Exchange,
 )
 from llmgen.recorder cimport HIST_DRAIN_LAG, records_observe
-from llmgen.tls cimport TLS_CLOSED, TLS_DONE, TLS_ERROR, TLS_MORE, Endpoint, Session
+from llmgen.tls cimport TLS_CLOSED, TLS_DONE, TLS_ERROR, Endpoint, Session
+from llmgen.twin cimport Twin
 from llmgen.wire.http1 cimport HTTP1_OK, http1_begin, http1_eof, http1_feed, http1_free, http1_idle, http1_init, http1_reason
 from llmgen.wire.http2 cimport (
     HTTP2_CLIENT,
@@ -199,6 +200,8 @@ cdef int start_protocol(Network* n, Connection* c) noexcept nogil:
         http1_init(&c.http1, &n.sink, n.max_head_bytes)
         c.state = CONN_OPEN
         return CONN_OPENED
+    if n.twin:
+        return twin_start(n, c)
     c.http2 = <Http2*>calloc(1, sizeof(Http2))
     if c.http2 == NULL or http2_init(c.http2, &n.sink, HTTP2_CLIENT, &n.http2_options) != HTTP2_OK:
         return lost(c, STATUS_CLIENT_LIMIT, "out of memory")
@@ -270,18 +273,24 @@ cdef int feed(Network* n, Connection* c, const uint8_t* data, size_t size) noexc
         if http1_feed(&c.http1, data, size) != HTTP1_OK:
             return lost(c, STATUS_PROTOCOL_ERROR, http1_reason(&c.http1))
         return CONN_NOTHING
+    if c.twin != NULL:
+        return twin_feed(n, c, data, size)
     c.http2.now_ns = n.answers.read.t
     if http2_read(c.http2, data, size) != HTTP2_OK:
         connection_flush(n, c)               # the GOAWAY that tells the peer what it did
         return lost(c, STATUS_PROTOCOL_ERROR, http2_reason(c.http2))
+    return outcome | settled(n, c, c.http2.ready)
+
+
+cdef int settled(Network* n, Connection* c, bint ready) noexcept nogil:
+    """http2, after a read: the connection is open once the peer's SETTINGS are there."""
+    cdef int outcome = CONN_CAPACITY
     c.fresh = False
-    if c.state == CONN_SETTLING and c.http2.ready:
+    if c.state == CONN_SETTLING and ready:
         c.state = CONN_OPEN
         c.secured = n.answers.read.t
-        outcome = CONN_OPENED
-    if c.http2.goaway_received and c.streams == 0:
-        return outcome | lost(c, STATUS_EOF, "the server said GOAWAY")
-    return outcome | CONN_CAPACITY
+        outcome |= CONN_OPENED
+    return outcome
 
 
 cdef int on_eof(Network* n, Connection* c) noexcept nogil:
@@ -295,6 +304,8 @@ cdef int on_eof(Network* n, Connection* c) noexcept nogil:
     if c.protocol == 1:
         if c.state == CONN_OPEN:
             http1_eof(&c.http1)
+    elif c.twin != NULL:
+        twin_eof(n, c)
     elif c.http2 != NULL:
         if http2_eof(c.http2) != HTTP2_OK:
             return lost(c, STATUS_PROTOCOL_ERROR, http2_reason(c.http2))
@@ -307,6 +318,8 @@ cdef int on_reset(Network* n, Connection* c) noexcept nogil:
     if c.protocol == 1:
         if c.exchange != NULL and c.state == CONN_OPEN:
             n.sink.on_end(n.sink.ctx, <uint64_t>c.exchange, END_RESET, 0)
+    elif c.twin != NULL:
+        twin_eof(n, c)
     elif c.http2 != NULL:
         http2_eof(c.http2)
     return lost(c, STATUS_RESET, "the connection was reset")
@@ -425,7 +438,11 @@ cdef int connection_submit(
     Network* n, Connection* c, Exchange* x, const uint8_t* block, size_t block_size,
     const iovec* body, int count, uint64_t body_bytes) noexcept nogil:
     """http2: queues a request; connection_flush writes it. 0, or a negative code of http2_submit."""
-    cdef int32_t stream = http2_submit(c.http2, <uint64_t>x, block, block_size, body, count, body_bytes, 0)
+    cdef int32_t stream
+    if c.twin != NULL:
+        stream = twin_submit(c, x, block, block_size, body, count)
+    else:
+        stream = http2_submit(c.http2, <uint64_t>x, block, block_size, body, count, body_bytes, 0)
     if stream < 0:
         return stream
     x.stream = <uint32_t>stream
@@ -448,6 +465,9 @@ cdef int connection_flush(Network* n, Connection* c) noexcept nogil:
     if c.secure:
         outcome = flush_tls(n, c)
         left = outcome == CONN_NOTHING and tls_wants_write(c)
+    elif c.twin != NULL:
+        outcome = flush_twin(n, c)
+        left = outcome == CONN_NOTHING and twin_wants_write(c)
     elif c.protocol == 2:
         outcome = flush_http2(n, c)
         left = outcome == CONN_NOTHING and http2_wants_write(c.http2)
@@ -574,6 +594,8 @@ cdef int tls_feed(Network* n, Connection* c, size_t size) noexcept with gil:
             connection_flush(n, c)
             if c.exchange != NULL and c.protocol == 1:
                 n.sink.on_end(n.sink.ctx, <uint64_t>c.exchange, END_EOF, 0)
+            elif c.twin != NULL:
+                twin_eof(n, c)
             elif c.http2 != NULL:
                 http2_eof(c.http2)
             return outcome | tls_lost(c)
@@ -601,7 +623,11 @@ cdef int tls_write(Network* n, Connection* c, const iovec* parts, int count) noe
 cdef bint tls_wants_write(Connection* c) noexcept with gil:
     cdef iovec part
     try:
-        return (<Session>c.tls).pending_out(&part) != 0 or (c.http2 != NULL and http2_wants_write(c.http2))
+        if (<Session>c.tls).pending_out(&part) != 0:
+            return True
+        if c.twin != NULL:
+            return (<Twin>c.twin).pending(&part)
+        return c.http2 != NULL and http2_wants_write(c.http2)
     except Exception:
         return False
 
@@ -624,10 +650,13 @@ cdef int flush_tls(Network* n, Connection* c) noexcept with gil:
                     return CONN_NOTHING
                 session.sent(<size_t>size)
             n.now = n.answers.written = monotonic_ns()
-            if c.http2 == NULL:
+            if c.http2 == NULL and c.twin == NULL:
                 break
             stamp_sends(c)
-            count = http2_pending(c.http2, parts, MOST_PARTS)
+            if c.twin != NULL:
+                count = (<Twin>c.twin).pending(parts)
+            else:
+                count = http2_pending(c.http2, parts, MOST_PARTS)
             if count == 0:
                 break
             if tls_write(n, c, parts, count):
@@ -635,6 +664,9 @@ cdef int flush_tls(Network* n, Connection* c) noexcept with gil:
             total = 0
             for i in range(count):
                 total += parts[i].iov_len
+            if c.twin != NULL:
+                (<Twin>c.twin).sent(&n.sink, total)
+                continue
             c.http2.now_ns = n.now
             http2_sent(c.http2, total)
     except Exception:
@@ -643,6 +675,101 @@ cdef int flush_tls(Network* n, Connection* c) noexcept with gil:
         c.exchange.row.sent = n.now
         c.exchange.state = EXCHANGE_ANSWERING
     return CONN_NOTHING
+
+
+# -- the reference twin ---------------------------------------------------------------------------------------------------
+
+cdef int twin_lost(Connection* c) noexcept with gil:
+    cdef bytes text = ((<Twin>c.twin).reason or "HTTP/2 failed").encode("utf-8", "replace")[:sizeof(c.reason_text) - 1]
+    memcpy(c.reason_text, <const char*>text, len(text) + 1)
+    return lost(c, STATUS_PROTOCOL_ERROR, c.reason_text)
+
+
+cdef int twin_start(Network* n, Connection* c) noexcept with gil:
+    cdef Twin twin
+    try:
+        twin = Twin()
+    except Exception:
+        return lost(c, STATUS_CLIENT_LIMIT, "the reference engine could not be made")
+    Py_INCREF(twin)
+    c.twin = <void*>twin
+    c.state = CONN_SETTLING
+    return connection_flush(n, c)
+
+
+cdef int twin_feed(Network* n, Connection* c, const uint8_t* data, size_t size) noexcept with gil:
+    cdef Twin twin = <Twin>c.twin
+    try:
+        if twin.feed(&n.sink, data, size) != 0:
+            connection_flush(n, c)
+            return twin_lost(c)
+    except Exception as error:
+        twin.reason = f"{type(error).__name__}: {error}"
+        return twin_lost(c)
+    return settled(n, c, twin.ready)
+
+
+cdef void twin_eof(Network* n, Connection* c) noexcept with gil:
+    (<Twin>c.twin).eof(&n.sink)
+
+
+cdef int32_t twin_submit(Connection* c, Exchange* x, const uint8_t* block, size_t size, const iovec* body, int count) noexcept with gil:
+    try:
+        return (<Twin>c.twin).submit(<uint64_t>x, block, size, body, count)
+    except Exception:
+        return -1
+
+
+cdef int flush_twin(Network* n, Connection* c) noexcept with gil:
+    cdef Twin twin = <Twin>c.twin
+    cdef iovec part
+    cdef ssize_t size
+    try:
+        stamp_sends(c)
+        while twin.pending(&part):
+            size = transmit(n, c, &part, 1)
+            if size < 0:
+                return failed_write(n, c, size)
+            if size == 0:
+                return CONN_NOTHING
+            n.now = n.answers.written = monotonic_ns()
+            twin.sent(&n.sink, <size_t>size)
+    except Exception as error:
+        twin.reason = f"{type(error).__name__}: {error}"
+        return twin_lost(c)
+    return CONN_NOTHING
+
+
+cdef bint twin_wants_write(Connection* c) noexcept with gil:
+    cdef iovec part
+    try:
+        return (<Twin>c.twin).pending(&part)
+    except Exception:
+        return False
+
+
+cdef uint32_t twin_capacity(Connection* c) noexcept with gil:
+    try:
+        return <uint32_t>(<Twin>c.twin).capacity()
+    except Exception:
+        return 0
+
+
+cdef bint twin_leaving(Connection* c) noexcept with gil:
+    return (<Twin>c.twin).leaving
+
+
+cdef void twin_cancel(Connection* c, Exchange* x) noexcept with gil:
+    try:
+        (<Twin>c.twin).cancel(<int>x.stream)
+    except Exception:
+        pass                     # h2 knows the stream no more: there is nothing to cancel
+
+
+cdef void twin_free(Connection* c) noexcept with gil:
+    cdef Twin twin = <Twin>c.twin
+    c.twin = NULL
+    Py_DECREF(twin)
 
 
 cdef void tls_free(Connection* c) noexcept with gil:
@@ -656,7 +783,9 @@ cdef void tls_free(Connection* c) noexcept with gil:
 cdef void connection_cancel(Connection* c, Exchange* x) noexcept nogil:
     """http2: gives the stream up; its on_end will not come any more."""
     cdef Exchange* u = c.unsent
-    if c.http2 != NULL:
+    if c.twin != NULL:
+        twin_cancel(c, x)
+    elif c.http2 != NULL:
         http2_cancel(c.http2, <int32_t>x.stream, 8)      # CANCEL
     if u == x:
         c.unsent = x.send_next
@@ -674,7 +803,14 @@ cdef uint32_t connection_capacity(Connection* c) noexcept nogil:
         return 0
     if c.protocol == 1:
         return 1 if c.exchange == NULL else 0
-    return http2_capacity(c.http2)
+    return twin_capacity(c) if c.twin != NULL else http2_capacity(c.http2)
+
+
+cdef bint connection_leaving(Connection* c) noexcept nogil:
+    """http2: the peer said GOAWAY; what is under way may finish."""
+    if c.twin != NULL:
+        return twin_leaving(c)
+    return c.http2 != NULL and c.http2.goaway_received
 
 
 cdef void connection_close(Network* n, Connection* c) noexcept nogil:
@@ -690,5 +826,7 @@ cdef void connection_close(Network* n, Connection* c) noexcept nogil:
         http2_free(c.http2)
         free(c.http2)
         c.http2 = NULL
+    if c.twin != NULL:
+        twin_free(c)
     if c.tls != NULL:
         tls_free(c)

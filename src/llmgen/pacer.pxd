@@ -75,6 +75,7 @@ cdef struct Pacer:
     int64_t next_row             # in the current segment
     bint closed_loop
     int64_t held                 # closed loop: a claimed row number whose row was not there yet; -1
+    bint used_up                 # closed loop: a slot found no row any more
     # the heap
     Slot* heap
     uint32_t heap_size, heap_capacity

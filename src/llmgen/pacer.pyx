@@ -170,6 +170,7 @@ cdef int claim(Pacer* p, Due* out) noexcept nogil:
     while p.current < 0 or p.held >= p.segments[p.current].first_row + p.segments[p.current].row_count:
         result = next_segment(p)
         if result != PACER_DUE:
+            p.used_up = result == PACER_NOTHING
             return result
     s = &p.segments[p.current]
     out.row = s.rows + (p.held - s.first_row)
@@ -274,8 +275,10 @@ cdef int pacer_take(Pacer* p, int64_t now, Due* out) noexcept nogil:
 
 
 cdef bint pacer_exhausted(Pacer* p) noexcept nogil:
-    """Nothing will ever become due any more (but for what is pushed)."""
+    """Nothing will ever become due any more: the plan is used up, and nothing is left in the heap."""
     cdef int64_t due
+    if p.closed_loop:
+        return p.used_up
     return pacer_next(p, &due) == PACER_NOTHING and p.heap_size == 0
 
 

@@ -27,6 +27,7 @@ from llmgen.connection cimport (
     connection_capacity,
     connection_close,
     connection_flush,
+    connection_leaving,
     connection_open,
     connection_send,
     connection_submit,
@@ -645,12 +646,12 @@ cdef void pool_end_batch(Core* k) noexcept nogil:
         c = k.dirty
         k.dirty = c.dirty_next
         c.dirty = False
-        if c.state == CONN_CLOSING or c.http2 == NULL:
+        if c.state == CONN_CLOSING:
             continue
         outcome = connection_flush(&k.network, c)
         if outcome != 0:
             pool_outcome(k, c, outcome)
-        elif c.http2.goaway_received and c.streams == 0:
+        elif c.streams == 0 and connection_leaving(c):
             close_later(k, c)
     while k.closing != NULL:
         c = k.closing

@@ -252,6 +252,8 @@ class Controller:
                 self.count = wanted
                 plan = PlanBuilder(self.config, self.plan_dir, wanted, self.prepared.model)
                 plan.write_next()
+        if plan.schedule.trace:
+            plan.write_all()  # a broken row is found before anything is sent
         if plan.schedule.closed and self.config.load.concurrency is not None:
             self.count = min(self.count, self.config.load.concurrency)
         return plan
@@ -479,6 +481,8 @@ class Controller:
     def span_ns(self) -> int | None:
         """Length of the offered schedule: what is asked, else what is planned; None while only the run can tell."""
         schedule = self.plan.schedule
+        if schedule.at_once:
+            return None
         if schedule.duration_ns is not None and not schedule.trace:
             return schedule.duration_ns
         if self.plan.finished and not schedule.closed:
