@@ -32,7 +32,8 @@ def llmgen(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_no_command_is_left_out() -> None:
-    kinds = ("scripts/demo", "pip install", *(f"llmgen {name}" for name in ("run", "report", "list", "serve", "export")))
+    commands = ("run", "report", "list", "serve", "export")
+    kinds = ("scripts/demo", "pip install", *(f"llmgen {name}" for name in commands))
     assert COMMANDS
     assert not [command for command in COMMANDS if not command.startswith(kinds)]
 
