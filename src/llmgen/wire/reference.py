@@ -103,8 +103,9 @@ class H2Connection:
 
     def reset(self, sid: int, code: int = CANCEL) -> None:
         """Gives a stream up; no more events of it."""
-        if self.users.pop(sid, None) is None:
+        if sid not in self.users:
             raise Error(5, "the stream is closed")
+        del self.users[sid]
         self._forget_body(sid)
         self._h2.reset_stream(sid, code)
 
@@ -199,7 +200,8 @@ class H2Connection:
             if event.stream_id in self.users:
                 events.append(("trailers", event.stream_id, fields_of(event.headers)))
         elif isinstance(event, h2.events.StreamReset):
-            if self.users.pop(event.stream_id, None) is not None:
+            if event.stream_id in self.users:
+                del self.users[event.stream_id]
                 self._forget_body(event.stream_id)
                 events.append(("reset", event.stream_id, int(event.error_code)))
         elif isinstance(event, h2.events.StreamEnded):
