@@ -7,7 +7,7 @@ pooled over the window, and, at level `requests`, the histograms in the events' 
 from __future__ import annotations
 
 from functools import cached_property
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -17,6 +17,8 @@ from llmgen.metrics.definitions import Gaps, Requests
 from llmgen.metrics.slo import Slo, parse_all
 from llmgen.metrics.statistics import Blocks, Sampling, bucket_middles_ns
 from llmgen.records import Run
+
+ENDLESS_NS: Final = 10 * 365 * 86_400 * 10**9  # a window that long stands for "until the end"
 
 
 class Pool(NamedTuple):
@@ -54,9 +56,14 @@ class Measurements:
 
     @cached_property
     def span(self) -> tuple[int, int]:
-        """The window as rates use it; where it has no length (all due at once), from its start to the last stamp."""
+        """The window as rates use it.
+
+        Where it has no length or no end (all due at once) or the run ended before it: from its start to the last stamp.
+        """
         start, end = self.window
-        if end - start > 1:
+        stopped = self.run.info.get("end_ns")
+        unfinished = self.run.state != "complete" and (stopped is None or stopped < end)
+        if end - start > 1 and end - start < ENDLESS_NS and not unfinished:
             return start, end
         return start, max(int(self.requests["end"].max(initial=0)), start) + 1
 

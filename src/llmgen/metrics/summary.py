@@ -63,7 +63,7 @@ def summarise(run: Run, thresholds: Thresholds | None = None) -> Summary:
         _throughput(m, everyone),
     )
     groups = _classes(m, Group(requests=requests, latency=latency, throughput=throughput))
-    start, end = ((edge - m.start_ns) / 1e9 for edge in m.window)
+    start, end = ((edge - m.start_ns) / 1e9 for edge in m.span)
     info = run.info
     summary = Summary(
         run_id=info.get("run_id"),
@@ -323,6 +323,8 @@ def _arrivals(m: Measurements) -> Arrivals | None:
     if len(send) < 2 or len(due) < 2:
         return None
     sent, planned = np.diff(send), np.diff(due)
+    if not planned.any():
+        return None  # all due at once: any gap is ours, and schedule lag tells it
     _, ties = np.unique(planned // 1000, return_counts=True)
     stepped = ties.max() > max(1, STEP_SHARE * len(planned))
     tolerance = STEP_TOLERANCE * float(planned.mean()) if stepped else 0.0

@@ -8,6 +8,7 @@ import msgspec
 
 from llmgen.columns import Status
 from llmgen.metrics.figures import Summary, Verdict
+from llmgen.metrics.statistics import needed
 
 MIN_GAPS: Final = 20  # fewer gaps say nothing about a distribution: at 20 the step of a KS distance is 0.05
 WORKER_CPU_TARGET: Final = 0.6  # load of a worker that leaves room for bursts; for "how many would have been enough"
@@ -136,7 +137,7 @@ def _notes(summary: Summary) -> tuple[str, ...]:
         notes.append(f"{_requests(count)} without usage: their output tokens are counted token events")
     ttft = summary.latency.ttft_ms
     if ttft is not None and "p99" in ttft.too_few:
-        notes.append(f"n = {ttft.n} is too small for a p99")
+        notes.append(f"{ttft.n} values are too few for a p99 ({needed(0.99)} would do)")
     return tuple(notes)
 
 

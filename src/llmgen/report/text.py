@@ -119,7 +119,7 @@ def _load(console: Console, summary: Summary, info: Mapping[str, Any]) -> None:
     arrival = f" {plain(load.arrival)}" if load.arrival else ""
     offered = f"{requests.scheduled:,} requests,{arrival}"
     if load.offered_rate is not None:
-        offered += f" {number(load.offered_rate)}/s"
+        offered += f"{' ·' if arrival else ''} {number(load.offered_rate)}/s over the schedule"
     _line(console, "offered", offered.rstrip(","))
     sent = f"{requests.sent:,} sent"
     if requests.scheduled:
@@ -154,7 +154,7 @@ def outcome(counts: Counts) -> str:
 
 def _latencies(console: Console, summary: Summary) -> None:
     rows = [(name, getattr(summary.latency, field)) for field, name in LATENCIES]
-    rows = [(name, dist) for name, dist in rows if dist is not None and not _trivial(name, dist)]
+    rows = [(name, dist) for name, dist in rows if dist is not None and not _trivial(name, dist, summary)]
     _heading(console, "LATENCY", "ms, requests of the window" if rows else "nothing to measure: no answer came")
     if not rows:
         return
@@ -175,9 +175,9 @@ def _latencies(console: Console, summary: Summary) -> None:
         _item(console, "·", f"95 % intervals of {name} from due: {', '.join(spans)}", "dim")
 
 
-def _trivial(name: str, dist: Dist) -> bool:
-    """A queue that nobody waited in says nothing."""
-    return name == "queue" and dist.max < 0.01
+def _trivial(name: str, dist: Dist, summary: Summary) -> bool:
+    """Rows that say nothing: a queue that nobody waited in; TTFO without reasoning before the text."""
+    return (name == "queue" and dist.max < 0.01) or (name == "TTFO" and dist == summary.latency.ttft_ms)
 
 
 def _throughput(console: Console, summary: Summary) -> None:
@@ -350,7 +350,7 @@ def percent(part: int, whole: int) -> str:
 
 
 def number(value: float) -> str:
-    """Three significant digits, and all digits before the point."""
+    """Three significant digits, all digits before the point, at most three after it."""
     size = abs(value)
     if size >= 1000:
         return f"{value:,.0f}"
@@ -358,6 +358,8 @@ def number(value: float) -> str:
         return f"{value:.0f}"
     if size >= 10:
         return f"{value:.1f}"
-    if size >= 1 or size == 0:
-        return f"{value:.2f}" if size else "0"
-    return f"{value:.3g}" if size >= 0.001 else "<0.001"
+    if size >= 1:
+        return f"{value:.2f}"
+    if 0 < size < 0.0005:
+        return "<0.001"
+    return f"{value:.3f}".rstrip("0").rstrip(".")

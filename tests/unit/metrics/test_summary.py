@@ -189,6 +189,19 @@ def test_everything_due_at_once(tmp_path: Path) -> None:
     assert s.throughput.requests_per_s == pytest.approx(30 / 0.092)
     assert s.throughput.output_tokens_per_s == pytest.approx(150 / 0.092)
     assert s.load.peak_in_flight == 30
+    assert s.load.arrivals is None
+    assert s.verdict.status == "valid"
+
+
+def test_rates_of_a_run_without_a_known_end(tmp_path: Path) -> None:
+    rows = request_rows(30)
+    endless = {"start_ns": START, "end_ns": START + (1 << 62)}
+    s = summary_of(tmp_path / "a", rows, window=endless)
+    assert s.throughput.requests_per_s == pytest.approx(30 / 2.992)
+    assert s.window.end_s == pytest.approx(2.992)
+    stopped = run_info(60, state="incomplete", reasons=["interrupted"], end_ns=START + 3000 * MS)
+    s = summary_of(tmp_path / "b", rows, **{name: stopped[name] for name in ("state", "reasons", "end_ns", "window")})
+    assert s.throughput.requests_per_s == pytest.approx(30 / 2.992)
 
 
 def test_classes_targets_and_turns(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def test_report_says_what_the_summary_says(tmp_path: Path) -> None:
     assert line.split()[3:5] == [number(ttft.p50), number(ttft.p90)]
     assert line.split()[-2:] == ["297", "3"]
     for words in (
-        "300 requests, constant 50.0/s",
+        "300 requests, constant · 50.0/s over the schedule",
         "300 sent (100 %)",
         "297 ok (99 %), 3 failed",
         "http_5xx",
@@ -112,7 +112,7 @@ def test_render_needs_no_run_json(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0, "0"), (0.0004, "<0.001"), (0.0123, "0.0123"), (0.2, "0.2"), (1, "1.00"), (12.34, "12.3"), (123.4, "123"),
+    [(0, "0"), (0.0004, "<0.001"), (0.0123, "0.012"), (0.2, "0.2"), (1, "1.00"), (12.34, "12.3"), (123.4, "123"),
      (1234.5, "1,234"), (9.999, "10.00")],
 )  # fmt: skip
 def test_numbers(value: float, text: str) -> None:
