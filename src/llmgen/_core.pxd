@@ -15,6 +15,7 @@ cdef class Engine:
         object control           # the mapped control file
         size_t counters_offset   # of this worker's counters in it
         readonly list samples    # (status, http_status, index, target, bytes) of failed requests, for errors.jsonl
+        readonly list bodies     # (index, http_status, bytes) of answers, with keep_bodies
         list endpoints           # tls.Endpoint or None of each target
         bint closed
 

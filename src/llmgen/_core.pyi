@@ -18,6 +18,10 @@ class Engine:
         """(status, http_status, index, target, text) of failed requests; the caller empties it."""
 
     @property
+    def bodies(self) -> list[tuple[int, int, bytes]]:
+        """(index, http_status, raw body) of answers, with keep_bodies; the caller empties it."""
+
+    @property
     def tls_handshakes(self) -> tuple[int, int]:
         """(completed, resumed by a ticket)."""
 

@@ -370,6 +370,7 @@ cdef class Engine:
     def __cinit__(self, object setup, list rules):
         cdef Core* k = &self.c
         self.samples = []
+        self.bodies = []
         self.rules = rules
         k.epoll = k.timer = -1
         k.engine = <void*>self
@@ -479,6 +480,7 @@ cdef class Engine:
         cdef Core* k = &self.c
         cdef epoll_event e
         k.answers.records = k.records
+        k.answers.keep_bodies = setup.keep_bodies
         k.answers.max_event_bytes = setup.max_event_bytes
         k.answers.max_answer_bytes = setup.max_answer_bytes
         k.answers.window_start = setup.window_start

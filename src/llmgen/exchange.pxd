@@ -107,6 +107,7 @@ cdef struct Answers:
     int64_t window_start, window_end
     uint32_t max_event_bytes
     uint32_t max_answer_bytes
+    bint keep_bodies             # the raw body of every answer is kept until the core takes it
     Exchange* ended              # exchanges whose on_end came, for the core to collect after the read
     int64_t written              # time after the latest write, for on_sent
 
@@ -137,6 +138,9 @@ cdef struct Exchange:
     uint8_t* kept                # whole answer, or the first bytes of an error
     uint32_t kept_size
     uint32_t kept_capacity
+    uint8_t* body                # with keep_bodies: the raw answer
+    uint32_t body_size
+    uint32_t body_capacity
     EventRow* last_event         # of this read only
     uint64_t last_read           # number of the read that brought last_event
     int64_t group_t, group_t_user     # the current group of token events (one read); -1: none

@@ -7,7 +7,7 @@ when the later group is complete, that is at the first token event of another re
 """
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport free, malloc, realloc
+from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy, memset
 
 from llmgen.recorder cimport (
@@ -46,10 +46,6 @@ from llmgen.wire.sse cimport SSE_EVENT, SSE_MORE, SseEvent, sse_close, sse_free,
 cdef extern from "<strings.h>" nogil:
     int strncasecmp(const char*, const char*, size_t)
 
-cdef extern from "<string.h>" nogil:
-    void* memmem(const void*, size_t, const void*, size_t)
-
-
 cdef enum:
     KEPT_ERROR_BYTES = 2048      # of an error's body or event; errors.jsonl shows no more
     NO_TIME = -1
@@ -63,26 +59,31 @@ cdef bint value_starts(const Header* h, const char* text, size_t size) noexcept 
     return h.value_size >= size and strncasecmp(<const char*>h.value, text, size) == 0
 
 
-cdef bint keep(Exchange* x, const uint8_t* data, size_t size, size_t limit) noexcept nogil:
-    """Appends to the kept bytes up to `limit`; False if not all fitted."""
-    cdef size_t room = limit - x.kept_size if limit > x.kept_size else 0
+cdef bint append(uint8_t** buffer, uint32_t* used, uint32_t* capacity, const uint8_t* data, size_t size, size_t limit) noexcept nogil:
+    """Appends up to `limit` bytes in all; False if not all fitted."""
+    cdef size_t room = limit - used[0] if limit > used[0] else 0
     cdef bint fits = size <= room
     cdef size_t wanted
     cdef uint8_t* grown
     if size > room:
         size = room
-    wanted = x.kept_size + size
-    if wanted > x.kept_capacity:
+    wanted = used[0] + size
+    if wanted > capacity[0]:
         wanted = wanted * 2 if wanted * 2 < limit else limit
-        grown = <uint8_t*>realloc(x.kept, wanted)
+        grown = <uint8_t*>realloc(buffer[0], wanted)
         if grown == NULL:
             return False
-        x.kept = grown
-        x.kept_capacity = <uint32_t>wanted
+        buffer[0] = grown
+        capacity[0] = <uint32_t>wanted
     if size:
-        memcpy(x.kept + x.kept_size, data, size)
-        x.kept_size += <uint32_t>size
+        memcpy(buffer[0] + used[0], data, size)
+        used[0] += <uint32_t>size
     return fits
+
+
+cdef bint keep(Exchange* x, const uint8_t* data, size_t size, size_t limit) noexcept nogil:
+    """Whole answers, and the first bytes of errors."""
+    return append(&x.kept, &x.kept_size, &x.kept_capacity, data, size, limit)
 
 
 # -- what the protocol reports ------------------------------------------------------------------------------------------
@@ -134,6 +135,8 @@ cdef void on_data(void* ctx, uint64_t user, const uint8_t* data, size_t size) no
     if x.row.first_byte == NO_TIME:
         x.row.first_byte = a.read.t
     x.row.bytes_in += size
+    if a.keep_bodies:
+        append(&x.body, &x.body_size, &x.body_capacity, data, size, a.max_answer_bytes)
     if x.mode == MODE_SSE:
         sse_give(&x.sse, data, size)
         while True:
@@ -338,8 +341,8 @@ cdef void exchange_begin(Answers* a, Exchange* x) noexcept nogil:
     """A new exchange for x.row (already filled by the core); all reading state is fresh."""
     cdef int64_t due = x.row.due
     x.group = <uint16_t>(2 * x.row.klass + (0 if a.window_start <= due < a.window_end else 1))
-    x.kept = NULL
-    x.kept_size = x.kept_capacity = 0
+    x.kept = x.body = NULL
+    x.kept_size = x.kept_capacity = x.body_size = x.body_capacity = 0
     x.connection = NULL
     sse_init(&x.sse, a.max_event_bytes)
     reset_reading(x)
@@ -363,7 +366,7 @@ cdef void exchange_again(Exchange* x) noexcept nogil:
     cdef uint32_t limit = x.sse.max_event_bytes
     sse_free(&x.sse)
     sse_init(&x.sse, limit)
-    x.kept_size = 0
+    x.kept_size = x.body_size = 0
     reset_reading(x)
     x.resends += 1
 
@@ -461,6 +464,7 @@ cdef void exchange_free(Exchange* x) noexcept nogil:
     """Gives back what the exchange allocated; the struct itself is the core's."""
     sse_free(&x.sse)
     free(x.kept)
-    x.kept = NULL
+    free(x.body)
+    x.kept = x.body = NULL
     x.row = NULL
     x.state = EXCHANGE_FREE

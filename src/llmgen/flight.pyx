@@ -141,6 +141,8 @@ cdef void flight_finish(Core* k, Exchange* x, int status, int64_t end) noexcept 
         # four times: the 20 of a status and HTTP code are chosen when errors.jsonl is written
         k.sample_counts[status] += 1
         keep_sample(k, x, status)
+    if k.answers.keep_bodies:
+        keep_body(k, x)
     k.bytes_in += x.row.bytes_in
     records_close_request(k.records, x.segment)
     pacer_release(&k.pacer, x.plan_segment)
@@ -161,6 +163,11 @@ cdef void keep_sample(Core* k, Exchange* x, int status) noexcept with gil:
     elif k.reason != NULL:
         text = k.reason
     (<object>k.engine).samples.append((status, x.row.http_status, x.row.index, x.row.target, text))
+
+
+cdef void keep_body(Core* k, Exchange* x) noexcept with gil:
+    """With --keep-bodies only: the raw answer, for the worker to write down."""
+    (<object>k.engine).bodies.append((x.row.index, x.row.http_status, x.body[:x.body_size] if x.body_size else b""))
 
 
 # -- timeouts -----------------------------------------------------------------------------------------------------------

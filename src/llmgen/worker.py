@@ -113,6 +113,7 @@ class Worker:
         rules = {head.dialect: Rules(head.dialect) for head in setup.heads}
         self.engine = Engine(setup, [rules[head.dialect] for head in setup.heads])
         self.loop = uvloop.new_event_loop()
+        self.answers = Path(setup.directory).parent / f"answers-{setup.worker}.jsonl"
         self.samples = (Path(setup.directory) / "errors.jsonl").open("a", encoding="utf-8")
         self.pending = b""
         self.failure: BaseException | None = None
@@ -170,6 +171,7 @@ class Worker:
     def tick(self) -> None:
         goes_on = self.engine.tick()
         self.write_samples()
+        self.write_bodies()
         if goes_on:
             self.loop.call_later(TICK_S, self.tick)
         else:
@@ -186,9 +188,21 @@ class Worker:
         samples.clear()
         self.samples.flush()
 
+    def write_bodies(self) -> None:
+        """Raw answers, with --keep-bodies: one JSON line each, in the order in which they ended."""
+        bodies = self.engine.bodies
+        if not bodies:
+            return
+        with self.answers.open("a", encoding="utf-8") as file:
+            for index, http_status, body in bodies:
+                row = {"index": index, "http_status": http_status, "body": body.decode("utf-8", "replace")}
+                file.write(json.dumps(row) + "\n")
+        bodies.clear()
+
     def finish(self) -> None:
         self.engine.finish()
         self.write_samples()
+        self.write_bodies()
         self.samples.close()
         usage = resource.getrusage(resource.RUSAGE_SELF)
         user = usage.ru_utime - self.before.ru_utime
