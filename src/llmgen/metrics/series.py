@@ -19,6 +19,8 @@ from llmgen.metrics.statistics import bucket_middles_ns, quantiles, weighted_qua
 MAX_BINS: Final = 300  # more points than a screen has pixels to tell apart in seven panels
 WIDTHS_S: Final = (0.1, 0.25, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600)
 SHARES: Final = (0.5, 0.95, 0.99)
+MIN_BINS: Final = 20  # fewer show no course of events
+BIN_REQUESTS: Final = 10  # on average, so that a median is more than one request
 MIN_BIN_VALUES: Final = 5  # fewer values in a bin have no percentile worth a point
 
 CDF_POINTS: Final = 400
@@ -57,10 +59,12 @@ class Bins:
 
 
 def bins_of(m: Measurements) -> Bins:
-    """At most MAX_BINS bins of a round width that cover the run."""
+    """Bins of a round width that cover the run: at most MAX_BINS, with BIN_REQUESTS each if that leaves MIN_BINS."""
     last = max(int(m.requests[name].max(initial=m.start_ns)) for name in ("due", "send", "last_token", "end"))
     lasted = max(last - m.start_ns, 0) / 1e9
-    width = next((w for w in WIDTHS_S if lasted / w <= MAX_BINS), lasted / MAX_BINS)
+    fine = [w for w in WIDTHS_S if lasted / w <= MAX_BINS] or [lasted / MAX_BINS]
+    wide = [w for w in fine if m.count * w >= BIN_REQUESTS * lasted or lasted / w < 2 * MIN_BINS]
+    width = (wide or fine[-1:])[0]
     return Bins(m.start_ns, width, int(lasted // width) + 1)
 
 

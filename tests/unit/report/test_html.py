@@ -89,10 +89,11 @@ def test_pictures_are_drawn_from_the_records(tmp_path: Path) -> None:
     run = make(tmp_path)
     made = figures(Page(render(run, summarise(run))))
     traces = {trace["name"]: trace for trace in made["over-time"]["data"]}
-    assert sum(traces["sent"]["y"]) * 0.1 == pytest.approx(200)
+    width = traces["sent"]["x"][0] * 2
+    assert sum(traces["sent"]["y"]) * width == pytest.approx(200)
     assert max(traces["in flight"]["y"]) >= 10
-    assert sum(traces["output tokens/s"]["y"]) * 0.1 == pytest.approx(197 * 20, rel=1e-3)
-    assert sum(traces["http_5xx"]["y"]) * 0.1 == pytest.approx(3)
+    assert sum(traces["output tokens/s"]["y"]) * width == pytest.approx(197 * 20, rel=1e-3)
+    assert sum(traces["http_5xx"]["y"]) * width == pytest.approx(3)
     cdf = [trace for trace in made["ttft"]["data"] if trace.get("yaxis") == "y2"]
     assert len(cdf) == 2
     for trace in cdf:
