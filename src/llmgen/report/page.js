@@ -23,7 +23,9 @@
 
   function draw() {
     for (const [place, figure] of Object.entries(figures)) {
-      Plotly.react(place, figure.data, themed(figure.layout), {responsive: true, displaylogo: false});
+      Plotly.react(place, figure.data, themed(figure.layout), {
+        responsive: true, displaylogo: false, displayModeBar: narrow.matches ? false : "hover",
+      });
     }
     document.documentElement.dataset.drawn = Object.keys(figures).length;
   }

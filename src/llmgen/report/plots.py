@@ -134,6 +134,7 @@ def _line(bins: Bins, values: np.ndarray, name: str, color: int, width: float = 
         "mode": "lines",
         "name": name,
         "x": _numbers(bins.middle_s),
+        "connectgaps": True,
         "y": _numbers(values),
         "line": {"color": PALETTE[color % len(PALETTE)], "width": width},
     }
