@@ -41,7 +41,7 @@ cdef int grow_slab(Http2Streams* t) noexcept nogil:
     if chunk == NULL:
         return -1
     t.chunks[t.chunk_count] = chunk
-    for i in range(CHUNK):       # the lowest slot comes first out of the list
+    for i in range(<uint32_t>CHUNK):         # the lowest slot comes first out of the list
         slot = t.chunk_count * CHUNK + CHUNK - 1 - i
         chunk[slot & (CHUNK - 1)].slot = slot
         chunk[slot & (CHUNK - 1)].next_free = t.free
