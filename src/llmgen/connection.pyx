@@ -21,12 +21,25 @@ from libc.errno cimport (
     errno,
 )
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from cpython.ref cimport Py_INCREF, Py_DECREF
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 from posix.time cimport timespec
 from posix.uio cimport iovec
 
+from llmgen.channel cimport (
+    channel_agreed,
+    channel_ended_well,
+    channel_free,
+    channel_give,
+    channel_handshake,
+    channel_open,
+    channel_pending,
+    channel_read,
+    channel_reason,
+    channel_resumed,
+    channel_sent,
+    channel_write,
+)
 from llmgen.clock cimport ClockOffset, clock_offset, monotonic_ns
 from llmgen.exchange cimport (
     EXCHANGE_ANSWERING,
@@ -44,8 +57,21 @@ from llmgen.exchange cimport (
     Exchange,
 )
 from llmgen.recorder cimport HIST_DRAIN_LAG, records_observe
-from llmgen.tls cimport TLS_CLOSED, TLS_DONE, TLS_ERROR, Endpoint, Session
-from llmgen.twin cimport Twin
+from llmgen.tls cimport TLS_CLOSED, TLS_DONE, TLS_ERROR
+from llmgen.twin cimport (
+    twin_cancel,
+    twin_capacity,
+    twin_eof,
+    twin_feed,
+    twin_free,
+    twin_leaving,
+    twin_new,
+    twin_pending,
+    twin_ready,
+    twin_reason,
+    twin_sent,
+    twin_submit,
+)
 from llmgen.wire.http1 cimport HTTP1_OK, http1_begin, http1_eof, http1_feed, http1_free, http1_idle, http1_init, http1_reason
 from llmgen.wire.http2 cimport (
     HTTP2_CLIENT,
@@ -62,7 +88,6 @@ from llmgen.wire.http2 cimport (
     http2_reason,
     http2_sent,
     http2_submit,
-    http2_wants_write,
 )
 from llmgen.wire.sink cimport END_EOF, END_RESET
 
@@ -200,12 +225,13 @@ cdef int start_protocol(Network* n, Connection* c) noexcept nogil:
         http1_init(&c.http1, &n.sink, n.max_head_bytes)
         c.state = CONN_OPEN
         return CONN_OPENED
+    c.state = CONN_SETTLING
     if n.twin:
-        return twin_start(n, c)
+        c.twin = twin_new()
+        return connection_flush(n, c) if c.twin != NULL else lost(c, STATUS_CLIENT_LIMIT, "out of memory")
     c.http2 = <Http2*>calloc(1, sizeof(Http2))
     if c.http2 == NULL or http2_init(c.http2, &n.sink, HTTP2_CLIENT, &n.http2_options) != HTTP2_OK:
         return lost(c, STATUS_CLIENT_LIMIT, "out of memory")
-    c.state = CONN_SETTLING
     http2_open(c.http2)
     return connection_flush(n, c)
 
@@ -274,7 +300,11 @@ cdef int feed(Network* n, Connection* c, const uint8_t* data, size_t size) noexc
             return lost(c, STATUS_PROTOCOL_ERROR, http1_reason(&c.http1))
         return CONN_NOTHING
     if c.twin != NULL:
-        return twin_feed(n, c, data, size)
+        if twin_feed(c.twin, &n.sink, data, size) != 0:
+            connection_flush(n, c)
+            twin_reason(c.twin, c.reason_text, sizeof(c.reason_text))
+            return lost(c, STATUS_PROTOCOL_ERROR, c.reason_text)
+        return settled(n, c, twin_ready(c.twin))
     c.http2.now_ns = n.answers.read.t
     if http2_read(c.http2, data, size) != HTTP2_OK:
         connection_flush(n, c)               # the GOAWAY that tells the peer what it did
@@ -293,35 +323,39 @@ cdef int settled(Network* n, Connection* c, bint ready) noexcept nogil:
     return outcome
 
 
+cdef void end_exchanges(Network* n, Connection* c, int how) noexcept nogil:
+    """The byte stream is over in the middle: whatever was under way has ended like this (http2: with the end)."""
+    if c.protocol == 1:
+        if c.exchange != NULL and c.state == CONN_OPEN:
+            n.sink.on_end(n.sink.ctx, <uint64_t>c.exchange, how, 0)
+    elif c.twin != NULL:
+        twin_eof(c.twin, &n.sink)
+    elif c.http2 != NULL:
+        http2_eof(c.http2)
+
+
 cdef int on_eof(Network* n, Connection* c) noexcept nogil:
-    if c.secure and not tls_ended_well(c):
+    if c.secure and not channel_ended_well(c.tls):
         if c.state == CONN_SECURING:
             return lost(c, STATUS_TLS_ERROR, "the server closed the connection during the TLS handshake")
-        if c.protocol == 1 and c.exchange != NULL and c.state == CONN_OPEN:
-            # without close_notify an answer that the end delimits may have been cut by anybody
-            n.sink.on_end(n.sink.ctx, <uint64_t>c.exchange, END_EOF, 0)
-            return lost(c, STATUS_EOF, "the connection ended without TLS close_notify")
+        # without close_notify an answer that the end delimits may have been cut by anybody
+        end_exchanges(n, c, END_EOF)
+        return lost(c, STATUS_EOF, "the connection ended without TLS close_notify")
     if c.protocol == 1:
         if c.state == CONN_OPEN:
             http1_eof(&c.http1)
-    elif c.twin != NULL:
-        twin_eof(n, c)
     elif c.http2 != NULL:
         if http2_eof(c.http2) != HTTP2_OK:
             return lost(c, STATUS_PROTOCOL_ERROR, http2_reason(c.http2))
+    else:
+        end_exchanges(n, c, END_EOF)
     return lost(c, STATUS_EOF, "the server closed the connection")
 
 
 cdef int on_reset(Network* n, Connection* c) noexcept nogil:
     """ECONNRESET and its like: an answer that is delimited by the end of the connection is not complete either."""
     n.now = n.answers.read.t_user = n.answers.read.t = monotonic_ns()
-    if c.protocol == 1:
-        if c.exchange != NULL and c.state == CONN_OPEN:
-            n.sink.on_end(n.sink.ctx, <uint64_t>c.exchange, END_RESET, 0)
-    elif c.twin != NULL:
-        twin_eof(n, c)
-    elif c.http2 != NULL:
-        http2_eof(c.http2)
+    end_exchanges(n, c, END_RESET)
     return lost(c, STATUS_RESET, "the connection was reset")
 
 
@@ -383,7 +417,7 @@ cdef int connection_send(Network* n, Connection* c, Exchange* x, iovec* parts, i
     http1_begin(&c.http1, <uint64_t>x, False)
     x.row.send = monotonic_ns()
     if c.secure:
-        return tls_write(n, c, parts, count) | connection_flush(n, c)
+        return connection_flush(n, c) if channel_write(c.tls, parts, count) == TLS_DONE else tls_lost(c)
     while at < count:
         size = transmit(n, c, parts + at, count - at)
         if size < 0:
@@ -440,7 +474,7 @@ cdef int connection_submit(
     """http2: queues a request; connection_flush writes it. 0, or a negative code of http2_submit."""
     cdef int32_t stream
     if c.twin != NULL:
-        stream = twin_submit(c, x, block, block_size, body, count)
+        stream = twin_submit(c.twin, <uint64_t>x, block, block_size, body, count)
     else:
         stream = http2_submit(c.http2, <uint64_t>x, block, block_size, body, count, body_bytes, 0)
     if stream < 0:
@@ -462,15 +496,13 @@ cdef int connection_flush(Network* n, Connection* c) noexcept nogil:
     """Writes what is pending as far as the socket takes it; asks for EPOLLOUT if something is left."""
     cdef int outcome = CONN_NOTHING
     cdef bint left
+    cdef iovec part
     if c.secure:
         outcome = flush_tls(n, c)
-        left = outcome == CONN_NOTHING and tls_wants_write(c)
-    elif c.twin != NULL:
-        outcome = flush_twin(n, c)
-        left = outcome == CONN_NOTHING and twin_wants_write(c)
+        left = outcome == CONN_NOTHING and (channel_pending(c.tls, &part) or pending_http2(c, &part, 1) > 0)
     elif c.protocol == 2:
         outcome = flush_http2(n, c)
-        left = outcome == CONN_NOTHING and http2_wants_write(c.http2)
+        left = outcome == CONN_NOTHING and pending_http2(c, &part, 1) > 0
     else:
         outcome = flush_http1(n, c)
         left = c.out != NULL
@@ -512,13 +544,28 @@ cdef void stamp_sends(Connection* c) noexcept nogil:
     c.unsent = NULL
 
 
+cdef int pending_http2(Connection* c, iovec* parts, int most) noexcept nogil:
+    """What http2 wants written: at most `most` entries in `parts`; 0 on http1."""
+    if c.twin != NULL:
+        return 1 if twin_pending(c.twin, parts) else 0
+    return http2_pending(c.http2, parts, most) if c.http2 != NULL else 0
+
+
+cdef void sent_http2(Network* n, Connection* c, size_t size) noexcept nogil:
+    if c.twin != NULL:
+        twin_sent(c.twin, &n.sink, size)
+        return
+    c.http2.now_ns = n.now
+    http2_sent(c.http2, size)
+
+
 cdef int flush_http2(Network* n, Connection* c) noexcept nogil:
     cdef iovec parts[MOST_PARTS]
     cdef int count
     cdef ssize_t size
     stamp_sends(c)
     while True:
-        count = http2_pending(c.http2, parts, MOST_PARTS)
+        count = pending_http2(c, parts, MOST_PARTS)
         if count == 0:
             return CONN_NOTHING
         size = transmit(n, c, parts, count)
@@ -526,37 +573,30 @@ cdef int flush_http2(Network* n, Connection* c) noexcept nogil:
             return failed_write(n, c, size)
         if size == 0:
             return CONN_NOTHING
-        n.now = c.http2.now_ns = n.answers.written = monotonic_ns()
-        http2_sent(c.http2, <size_t>size)
+        n.now = n.answers.written = monotonic_ns()
+        sent_http2(n, c, <size_t>size)
 
 
 # -- TLS ----------------------------------------------------------------------------------------------------------------
-#
-# OpenSSL sits behind Python's ssl: these functions take the GIL, which this thread has anyway.
 
-cdef int tls_lost(Connection* c) noexcept with gil:
-    cdef bytes text = ((<Session>c.tls).error or "TLS failed").encode("utf-8", "replace")[:sizeof(c.reason_text) - 1]
-    memcpy(c.reason_text, <const char*>text, len(text) + 1)
+cdef int tls_lost(Connection* c) noexcept nogil:
+    channel_reason(c.tls, c.reason_text, sizeof(c.reason_text))
     return lost(c, STATUS_TLS_ERROR, c.reason_text)
 
 
-cdef int tls_start(Network* n, Connection* c) noexcept with gil:
-    cdef Session session
-    try:
-        session = Session(<Endpoint>n.endpoints[c.target])
-        Py_INCREF(session)
-        c.tls = <void*>session
-        c.state = CONN_SECURING
-        if session.handshake() == TLS_ERROR:
-            return tls_lost(c)
-    except Exception:
+cdef int tls_start(Network* n, Connection* c) noexcept nogil:
+    c.tls = channel_open(n.endpoints[c.target])
+    if c.tls == NULL:
         return lost(c, STATUS_TLS_ERROR, "TLS could not be set up")
+    c.state = CONN_SECURING
+    if channel_handshake(c.tls) == TLS_ERROR:
+        return tls_lost(c)
     return connection_flush(n, c)
 
 
-cdef int tls_shake(Network* n, Connection* c, Session session) except -1:
+cdef int tls_shake(Network* n, Connection* c) noexcept nogil:
     """Goes on with the handshake; the protocol starts when it is done."""
-    cdef int result = session.handshake()
+    cdef int result = channel_handshake(c.tls)
     if result == TLS_ERROR:
         connection_flush(n, c)               # the alert that tells the peer
         return tls_lost(c)
@@ -564,218 +604,74 @@ cdef int tls_shake(Network* n, Connection* c, Session session) except -1:
         return connection_flush(n, c)
     c.secured = n.answers.read.t
     n.tls_handshakes += 1
-    n.tls_resumed += session.reused
-    if c.protocol == 2 and session.alpn != "h2":
-        return lost(c, STATUS_TLS_ERROR, "the server did not agree on HTTP/2 (ALPN h2)")
-    if c.protocol == 1 and session.alpn == "h2":
-        return lost(c, STATUS_TLS_ERROR, "the server insists on HTTP/2 (ALPN h2)")
+    n.tls_resumed += channel_resumed(c.tls)
+    if not channel_agreed(c.tls, c.protocol):
+        return lost(c, STATUS_TLS_ERROR, "the server did not agree on the protocol (ALPN)")
     return start_protocol(n, c) | connection_flush(n, c)
 
 
-cdef int tls_feed(Network* n, Connection* c, size_t size) noexcept with gil:
+cdef int tls_feed(Network* n, Connection* c, size_t size) noexcept nogil:
     """n.buffer holds encrypted bytes of one read: every record in it carries this read's stamp."""
-    cdef Session session = <Session>c.tls
     cdef int outcome = CONN_NOTHING
-    cdef Py_ssize_t plain
-    try:
-        session.give(n.buffer, size)
-        if c.state == CONN_SECURING:
-            outcome = tls_shake(n, c, session)
-            if outcome & CONN_LOST or c.state == CONN_SECURING:
-                return outcome
-        while True:
-            plain = session.read_into(n.plain, RECORD_BYTES)
-            if plain <= 0:
-                break
-            outcome |= feed(n, c, n.plain, <size_t>plain)
-            if outcome & CONN_LOST:
-                return outcome
-        if plain == TLS_ERROR:
-            connection_flush(n, c)
-            if c.exchange != NULL and c.protocol == 1:
-                n.sink.on_end(n.sink.ctx, <uint64_t>c.exchange, END_EOF, 0)
-            elif c.twin != NULL:
-                twin_eof(n, c)
-            elif c.http2 != NULL:
-                http2_eof(c.http2)
-            return outcome | tls_lost(c)
-        if plain == TLS_CLOSED:
-            return outcome | on_eof(n, c)
-        return outcome | connection_flush(n, c)
-    except Exception:
-        return outcome | lost(c, STATUS_TLS_ERROR, "TLS failed")
+    cdef ssize_t plain
+    if channel_give(c.tls, n.buffer, size) != 0:
+        return lost(c, STATUS_CLIENT_LIMIT, "out of memory")
+    if c.state == CONN_SECURING:
+        outcome = tls_shake(n, c)
+        if outcome & CONN_LOST or c.state == CONN_SECURING:
+            return outcome
+    while True:
+        plain = channel_read(c.tls, n.plain, RECORD_BYTES)
+        if plain <= 0:
+            break
+        outcome |= feed(n, c, n.plain, <size_t>plain)
+        if outcome & CONN_LOST:
+            return outcome
+    if plain == TLS_ERROR:
+        connection_flush(n, c)
+        end_exchanges(n, c, END_EOF)
+        return outcome | tls_lost(c)
+    if plain == TLS_CLOSED:
+        return outcome | on_eof(n, c)
+    return outcome | connection_flush(n, c)
 
 
-cdef bint tls_ended_well(Connection* c) noexcept with gil:
-    try:
-        return (<Session>c.tls).eof() == TLS_CLOSED
-    except Exception:
-        return False
-
-
-cdef int tls_write(Network* n, Connection* c, const iovec* parts, int count) noexcept with gil:
-    try:
-        return CONN_NOTHING if (<Session>c.tls).write(parts, count) == TLS_DONE else tls_lost(c)
-    except Exception:
-        return lost(c, STATUS_TLS_ERROR, "TLS could not encrypt")
-
-
-cdef bint tls_wants_write(Connection* c) noexcept with gil:
-    cdef iovec part
-    try:
-        if (<Session>c.tls).pending_out(&part) != 0:
-            return True
-        if c.twin != NULL:
-            return (<Twin>c.twin).pending(&part)
-        return c.http2 != NULL and http2_wants_write(c.http2)
-    except Exception:
-        return False
-
-
-cdef int flush_tls(Network* n, Connection* c) noexcept with gil:
+cdef int flush_tls(Network* n, Connection* c) noexcept nogil:
     """Encrypts what http2 has pending and sends; stops when the socket is full, so that nothing piles up encrypted."""
-    cdef Session session = <Session>c.tls
     cdef iovec parts[MOST_PARTS]
     cdef iovec part
     cdef ssize_t size
-    cdef size_t total
-    cdef int count, i
-    try:
-        while True:
-            while session.pending_out(&part):
-                size = transmit(n, c, &part, 1)
-                if size < 0:
-                    return failed_write(n, c, size)
-                if size == 0:
-                    return CONN_NOTHING
-                session.sent(<size_t>size)
-            n.now = n.answers.written = monotonic_ns()
-            if c.http2 == NULL and c.twin == NULL:
-                break
-            stamp_sends(c)
-            if c.twin != NULL:
-                count = (<Twin>c.twin).pending(parts)
-            else:
-                count = http2_pending(c.http2, parts, MOST_PARTS)
-            if count == 0:
-                break
-            if tls_write(n, c, parts, count):
-                return CONN_LOST
-            total = 0
-            for i in range(count):
-                total += parts[i].iov_len
-            if c.twin != NULL:
-                (<Twin>c.twin).sent(&n.sink, total)
-                continue
-            c.http2.now_ns = n.now
-            http2_sent(c.http2, total)
-    except Exception:
-        return lost(c, STATUS_TLS_ERROR, "TLS failed")
+    cdef int count
+    while True:
+        while channel_pending(c.tls, &part):
+            size = transmit(n, c, &part, 1)
+            if size < 0:
+                return failed_write(n, c, size)
+            if size == 0:
+                return CONN_NOTHING
+            channel_sent(c.tls, <size_t>size)
+        n.now = n.answers.written = monotonic_ns()
+        if c.http2 == NULL and c.twin == NULL:
+            break
+        stamp_sends(c)
+        count = pending_http2(c, parts, MOST_PARTS)
+        if count == 0:
+            break
+        if channel_write(c.tls, parts, count) != TLS_DONE:
+            return tls_lost(c)
+        sent_http2(n, c, bytes_of(parts, count))
     if c.protocol == 1 and c.exchange != NULL and c.exchange.state == EXCHANGE_SENDING:
         c.exchange.row.sent = n.now
         c.exchange.state = EXCHANGE_ANSWERING
     return CONN_NOTHING
 
 
-# -- the reference twin ---------------------------------------------------------------------------------------------------
-
-cdef int twin_lost(Connection* c) noexcept with gil:
-    cdef bytes text = ((<Twin>c.twin).reason or "HTTP/2 failed").encode("utf-8", "replace")[:sizeof(c.reason_text) - 1]
-    memcpy(c.reason_text, <const char*>text, len(text) + 1)
-    return lost(c, STATUS_PROTOCOL_ERROR, c.reason_text)
-
-
-cdef int twin_start(Network* n, Connection* c) noexcept with gil:
-    cdef Twin twin
-    try:
-        twin = Twin()
-    except Exception:
-        return lost(c, STATUS_CLIENT_LIMIT, "the reference engine could not be made")
-    Py_INCREF(twin)
-    c.twin = <void*>twin
-    c.state = CONN_SETTLING
-    return connection_flush(n, c)
-
-
-cdef int twin_feed(Network* n, Connection* c, const uint8_t* data, size_t size) noexcept with gil:
-    cdef Twin twin = <Twin>c.twin
-    try:
-        if twin.feed(&n.sink, data, size) != 0:
-            connection_flush(n, c)
-            return twin_lost(c)
-    except Exception as error:
-        twin.reason = f"{type(error).__name__}: {error}"
-        return twin_lost(c)
-    return settled(n, c, twin.ready)
-
-
-cdef void twin_eof(Network* n, Connection* c) noexcept with gil:
-    (<Twin>c.twin).eof(&n.sink)
-
-
-cdef int32_t twin_submit(Connection* c, Exchange* x, const uint8_t* block, size_t size, const iovec* body, int count) noexcept with gil:
-    try:
-        return (<Twin>c.twin).submit(<uint64_t>x, block, size, body, count)
-    except Exception:
-        return -1
-
-
-cdef int flush_twin(Network* n, Connection* c) noexcept with gil:
-    cdef Twin twin = <Twin>c.twin
-    cdef iovec part
-    cdef ssize_t size
-    try:
-        stamp_sends(c)
-        while twin.pending(&part):
-            size = transmit(n, c, &part, 1)
-            if size < 0:
-                return failed_write(n, c, size)
-            if size == 0:
-                return CONN_NOTHING
-            n.now = n.answers.written = monotonic_ns()
-            twin.sent(&n.sink, <size_t>size)
-    except Exception as error:
-        twin.reason = f"{type(error).__name__}: {error}"
-        return twin_lost(c)
-    return CONN_NOTHING
-
-
-cdef bint twin_wants_write(Connection* c) noexcept with gil:
-    cdef iovec part
-    try:
-        return (<Twin>c.twin).pending(&part)
-    except Exception:
-        return False
-
-
-cdef uint32_t twin_capacity(Connection* c) noexcept with gil:
-    try:
-        return <uint32_t>(<Twin>c.twin).capacity()
-    except Exception:
-        return 0
-
-
-cdef bint twin_leaving(Connection* c) noexcept with gil:
-    return (<Twin>c.twin).leaving
-
-
-cdef void twin_cancel(Connection* c, Exchange* x) noexcept with gil:
-    try:
-        (<Twin>c.twin).cancel(<int>x.stream)
-    except Exception:
-        pass                     # h2 knows the stream no more: there is nothing to cancel
-
-
-cdef void twin_free(Connection* c) noexcept with gil:
-    cdef Twin twin = <Twin>c.twin
-    c.twin = NULL
-    Py_DECREF(twin)
-
-
-cdef void tls_free(Connection* c) noexcept with gil:
-    cdef Session session = <Session>c.tls
-    c.tls = NULL
-    Py_DECREF(session)
+cdef size_t bytes_of(const iovec* parts, int count) noexcept nogil:
+    cdef size_t total = 0
+    cdef int i
+    for i in range(count):
+        total += parts[i].iov_len
+    return total
 
 
 # -- the end ------------------------------------------------------------------------------------------------------------
@@ -784,7 +680,7 @@ cdef void connection_cancel(Connection* c, Exchange* x) noexcept nogil:
     """http2: gives the stream up; its on_end will not come any more."""
     cdef Exchange* u = c.unsent
     if c.twin != NULL:
-        twin_cancel(c, x)
+        twin_cancel(c.twin, <int32_t>x.stream)
     elif c.http2 != NULL:
         http2_cancel(c.http2, <int32_t>x.stream, 8)      # CANCEL
     if u == x:
@@ -803,13 +699,13 @@ cdef uint32_t connection_capacity(Connection* c) noexcept nogil:
         return 0
     if c.protocol == 1:
         return 1 if c.exchange == NULL else 0
-    return twin_capacity(c) if c.twin != NULL else http2_capacity(c.http2)
+    return twin_capacity(c.twin) if c.twin != NULL else http2_capacity(c.http2)
 
 
 cdef bint connection_leaving(Connection* c) noexcept nogil:
     """http2: the peer said GOAWAY; what is under way may finish."""
     if c.twin != NULL:
-        return twin_leaving(c)
+        return twin_leaving(c.twin)
     return c.http2 != NULL and c.http2.goaway_received
 
 
@@ -827,6 +723,8 @@ cdef void connection_close(Network* n, Connection* c) noexcept nogil:
         free(c.http2)
         c.http2 = NULL
     if c.twin != NULL:
-        twin_free(c)
+        twin_free(c.twin)
+        c.twin = NULL
     if c.tls != NULL:
-        tls_free(c)
+        channel_free(c.tls)
+        c.tls = NULL

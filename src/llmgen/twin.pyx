@@ -1,6 +1,8 @@
 """The reference twin on a connection (`--http2-engine h2`): events of reference.H2Connection become calls of the sink."""
 
+from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
+from libc.string cimport memcpy
 from posix.uio cimport iovec
 
 from llmgen.wire.sink cimport END_EOF, END_OK, END_PROTOCOL, END_RESET, END_UNPROCESSED, Header, Sink
@@ -24,11 +26,7 @@ cdef class Twin:
         self.decoder = Decoder()
         self.reason = ""
 
-    def capacity(self):
-        """Streams that may be opened now."""
-        return self.connection.capacity()
-
-    def cancel(self, int stream):
+    def cancel(self, stream):
         """RST_STREAM; the sink is not called any more for this stream."""
         if self.users.pop(stream, None) is not None and stream in self.connection.users:
             self.connection.reset(stream)
@@ -109,7 +107,7 @@ cdef class Twin:
             self.end(sink, stream, END_UNPROCESSED if event[2] == REFUSED_STREAM else END_RESET, event[2])
         return 0
 
-    cdef bint pending(self, iovec* out) except -1:
+    cdef bint pending(self, iovec* out) except? -3:
         """Bytes to be sent: True and `out` set, valid until the next call."""
         if self.out_at == <size_t>len(self.out):
             self.out = self.connection.take()
@@ -130,3 +128,85 @@ cdef class Twin:
                 sink.on_sent(sink.ctx, user)
         self.connection.sent.clear()
         return 0
+
+
+# -- for connection.pyx ---------------------------------------------------------------------------------------------------
+
+cdef void* twin_new() noexcept with gil:
+    cdef Twin twin
+    try:
+        twin = Twin()
+    except Exception:
+        return NULL
+    Py_INCREF(twin)
+    return <void*>twin
+
+
+cdef int twin_feed(void* twin, const Sink* sink, const uint8_t* data, size_t size) noexcept with gil:
+    try:
+        return (<Twin>twin).feed(sink, data, size)
+    except Exception as error:
+        (<Twin>twin).reason = f"{type(error).__name__}: {error}"
+        return -1
+
+
+cdef void twin_eof(void* twin, const Sink* sink) noexcept with gil:
+    try:
+        (<Twin>twin).eof(sink)
+    except Exception as error:
+        (<Twin>twin).reason = f"{type(error).__name__}: {error}"
+
+
+cdef int32_t twin_submit(
+    void* twin, uint64_t user, const uint8_t* block, size_t size, const iovec* body, int count) noexcept with gil:
+    try:
+        return (<Twin>twin).submit(user, block, size, body, count)
+    except Exception as error:
+        (<Twin>twin).reason = f"{type(error).__name__}: {error}"
+        return -1
+
+
+cdef bint twin_pending(void* twin, iovec* out) noexcept with gil:
+    try:
+        return (<Twin>twin).pending(out)
+    except Exception as error:
+        (<Twin>twin).reason = f"{type(error).__name__}: {error}"
+        return False
+
+
+cdef void twin_sent(void* twin, const Sink* sink, size_t size) noexcept with gil:
+    try:
+        (<Twin>twin).sent(sink, size)
+    except Exception as error:
+        (<Twin>twin).reason = f"{type(error).__name__}: {error}"
+
+
+cdef uint32_t twin_capacity(void* twin) noexcept with gil:
+    try:
+        return <uint32_t>(<Twin>twin).connection.capacity()
+    except Exception:
+        return 0
+
+
+cdef void twin_cancel(void* twin, int32_t stream) noexcept with gil:
+    try:
+        (<Twin>twin).cancel(stream)
+    except Exception:
+        pass                     # h2 knows the stream no more: there is nothing to cancel
+
+
+cdef bint twin_ready(void* twin) noexcept with gil:
+    return (<Twin>twin).ready
+
+
+cdef bint twin_leaving(void* twin) noexcept with gil:
+    return (<Twin>twin).leaving
+
+
+cdef void twin_reason(void* twin, char* out, size_t size) noexcept with gil:
+    cdef bytes text = ((<Twin>twin).reason or "HTTP/2 failed").encode("utf-8", "replace")[: size - 1]
+    memcpy(out, <const char*>text, len(text) + 1)
+
+
+cdef void twin_free(void* twin) noexcept with gil:
+    Py_DECREF(<Twin>twin)
