@@ -4,7 +4,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 from posix.uio cimport iovec
 
-from llmgen.wire.hpack cimport hpack_decoder_set_max_table_size, hpack_put_table_update
+from llmgen.wire.hpack cimport HPACK_DEFAULT_TABLE_SIZE, hpack_decoder_set_max_table_size, hpack_put_table_update
 from llmgen.wire.http2_connection cimport (
     HTTP2_BLOCKED, HTTP2_CLIENT, HTTP2_CLOSING, HTTP2_ERROR, HTTP2_EXHAUSTED, HTTP2_FULL, HTTP2_HEAD, HTTP2_NO_MEMORY,
     HTTP2_NO_STREAM, HTTP2_OK, HTTP2_SERVER, UNLIMITED, Http2Options, connection_earn, connection_end_streams,
@@ -13,9 +13,8 @@ from llmgen.wire.http2_frames cimport (
     FLAG_END_HEADERS, FLAG_END_STREAM, FRAME_CONTINUATION, FRAME_DATA, FRAME_GOAWAY, FRAME_HEADER_SIZE, FRAME_HEADERS,
     FRAME_PING, FRAME_RST_STREAM, FRAME_SETTINGS, FRAME_SIZE_MIN, FRAME_WINDOW_UPDATE, H2_INTERNAL_ERROR, PREFACE_SIZE,
     SETTING_ENABLE_PUSH, SETTING_HEADER_TABLE_SIZE, SETTING_INITIAL_WINDOW_SIZE, SETTING_MAX_CONCURRENT_STREAMS,
-    SETTING_MAX_FRAME_SIZE, SETTING_MAX_HEADER_LIST_SIZE, STREAM_ID_MAX, WINDOW_DEFAULT, write_frame_header, write_u16,
+    SETTING_MAX_FRAME_SIZE, SETTING_MAX_HEADER_LIST_SIZE, STREAM_ID_MAX, WINDOW_DEFAULT, WINDOW_MAX, write_frame_header, write_u16,
     write_u32)
-from llmgen.wire.hpack cimport HPACK_DEFAULT_TABLE_SIZE
 from llmgen.wire.http2_output cimport (
     OUTPUT_COPY_BELOW, Http2Mark, output_commit, output_gather, output_lend, output_mark, output_passed, output_reserve,
     output_sent)
@@ -30,7 +29,8 @@ cdef enum:
     DATA_FRAME_MOST = 65536      # of a peer that takes more: other streams wait behind a frame
     TABLE_UPDATE_MOST = 12       # hpack_put_table_update
     EARNED_BY_HEADERS = 6        # WINDOW_UPDATE, RST_STREAM, PING that a well-behaved peer may send for a request
-    EARNED_BY_DATA = 3           # and for a DATA frame of ours
+    EARNED_BY_DATA = 3           # and for a DATA frame of ours,
+    EARNED_BY_DATA_SHIFT = 10    # with one more for each KiB in it: some return window in small pieces
     SETTINGS_MOST = 32           # pairs in one frame of ours
 
 
@@ -110,7 +110,7 @@ cdef int32_t http2_submit(Http2* h, uint64_t user, const uint8_t* block, size_t 
                           int body_count, uint64_t body_bytes, int flags) noexcept nogil:
     cdef Http2Stream* s
     cdef Http2Body* b = NULL
-    if h.failed or h.goaway_received or h.goaway_sent:
+    if h.failed or h.goaway_received or h.goaway_sent or http2_open(h) != HTTP2_OK:
         return HTTP2_CLOSING
     if h.next_id > STREAM_ID_MAX:
         return HTTP2_EXHAUSTED
@@ -236,7 +236,7 @@ cdef int send_frame_of(Http2* h, Http2Body* b) noexcept nogil:
         return out_of_memory(h)
     s.send_window -= <int32_t>n
     h.send_window -= n
-    connection_earn(h, EARNED_BY_DATA)
+    connection_earn(h, EARNED_BY_DATA + (<int>n >> EARNED_BY_DATA_SHIFT))
     if last:
         last = b.end
         heap_remove(&h.streams, b)
@@ -400,6 +400,7 @@ cdef int http2_settings(Http2* h, const uint32_t* pairs, int count) noexcept nog
 
 cdef int http2_window_update(Http2* h, int32_t stream, uint32_t increment) noexcept nogil:
     cdef uint8_t payload[4]
+    cdef int64_t received
     cdef Http2Stream* s
     if stream == 0:
         h.receive_limit += increment
@@ -407,7 +408,8 @@ cdef int http2_window_update(Http2* h, int32_t stream, uint32_t increment) noexc
         s = streams_find(&h.streams, <uint32_t>stream)
         if s == NULL:
             return HTTP2_NO_STREAM
-        s.received -= <int32_t>increment
+        received = s.received - <int64_t>increment
+        s.received = <int32_t>(received if received > -WINDOW_MAX else -WINDOW_MAX)
     write_u32(payload, increment)
     if connection_put(h, FRAME_WINDOW_UPDATE, 0, <uint32_t>stream, payload, 4) != HTTP2_OK:
         return HTTP2_ERROR

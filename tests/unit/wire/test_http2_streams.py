@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import resource
+
 import pytest
 
 from llmgen.wire import http2
@@ -186,3 +189,42 @@ def test_requests_before_the_peers_settings_are_permitted(peer):
     assert [f.type for f in peer.frames(client.take())] == [peer.HEADERS, peer.DATA]
     events = client.feed(peer.settings() + peer.headers(sid, end=True))
     assert [e[0] for e in events] == ["settings", "headers"]
+
+
+def test_a_request_before_open_comes_behind_the_preface(peer):
+    client = http2.Client()
+    client.request(peer.GET)
+    sent = client.open()
+    assert sent.startswith(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+    assert [f.type for f in peer.frames(sent[24:])] == [peer.SETTINGS, peer.WINDOW_UPDATE, peer.HEADERS]
+
+
+def test_a_body_that_is_not_sent_yet_is_kept(peer, client):
+    client.feed(peer.settings({4: 2**20}))
+    sid = client.request(peer.POST, bytes(range(256)) * 400)
+    out = client.take(1000)
+    client.feed(peer.headers(sid, end=True))  # the answer is early: what is framed still goes out, whole
+    out += client.take()
+    data = b"".join(f.payload for f in peer.frames(out) if f.type == peer.DATA)
+    assert data == (bytes(range(256)) * 400)[: len(data)]
+    assert peer.frames(out)[-1].type == peer.RST_STREAM
+
+
+def test_memory_is_given_back():
+    def round_of(n: int) -> None:
+        for _ in range(n):
+            client = http2.Client()
+            client.open()
+            client.feed(bytes(3) + b"\x04" + bytes(5))
+            for _ in range(200):
+                client.request([(":method", "POST"), (":path", "/")], bytes(3000))
+            client.take(50000)
+            client.feed(bytes([0, 0, 1, 1, 0, 0, 0, 0, 1, 0x88]))
+            client.reset(5)
+
+    round_of(30)
+    gc.collect()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    round_of(300)
+    grown_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert grown_kib < 300 * 50  # a single buffer left behind by each would be more
