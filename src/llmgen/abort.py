@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 
 from llmgen.columns import Status
-from llmgen.decoding import Seconds
+from llmgen.durations import parse_duration
 from llmgen.errors import ConfigError
 
 DENIED_FIRST: Final = 20  # so many first answers, all 401, 403 or 404: nothing else is to be expected
@@ -38,7 +38,7 @@ def parse(text: str) -> AbortRule:
         )
     metric, _, number, percent, span = found.groups()
     limit = float(number) / (100 if percent else 1)
-    return AbortRule(text, metric, limit, Seconds.decode(span) if span else 0.0)
+    return AbortRule(text, metric, limit, parse_duration(span) if span else 0.0)
 
 
 class AbortWatch:

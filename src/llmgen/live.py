@@ -1,4 +1,4 @@
-"""The live view of a run: what is offered, what comes back, how the client keeps up. Reads counters, waits for nobody."""
+"""The live view of a run: what is offered, what comes back, how the client keeps up. It reads counters only."""
 
 from __future__ import annotations
 

@@ -236,8 +236,9 @@ def _read_answer(seen: Look, answer: Answer, target: Target, config: RunConfig) 
     if server:
         seen.facts["server"] = plain(server, 100)
     if answer.status in (401, 403):
+        said = plain(answer.body[:200].decode("utf-8", "replace"))
         raise ConfigError(
-            f"{target.url}: refuses the credentials ({answer.status}): {plain(answer.body[:200].decode('utf-8', 'replace'))}; "
+            f"{target.url}: refuses the credentials ({answer.status}): {said}; "
             "set OPENAI_API_KEY, --api-key-env NAME or --header 'api-key: env:NAME'"
         )
     if answer.status != 200:

@@ -2,26 +2,20 @@
 
     configuration → look at the target → plan → workers ready → common start → watch → merge → summary and report
 
-This process, the controller, sends nothing itself during the load. It writes the plan a little ahead, reads the workers'
-counters, and alone handles interrupts. Every wait is bounded: a run always ends with a report.
+This process, the controller, sends nothing itself during the load. It writes the plan a little ahead, reads the
+workers' counters, and alone handles interrupts. Every wait is bounded: a run always ends with a report.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
-import logging
 import math
-import os
 import secrets
-import shlex
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -29,24 +23,27 @@ from typing import Any, Final
 
 import numpy as np
 
-from llmgen import machine, preflight, rundir, target as targets_of, workers as processes
-from llmgen.abort import AbortWatch, parse as parse_abort
+from llmgen import machine, rundir
+from llmgen import target as targets_of
+from llmgen import workers as processes
+from llmgen.abort import AbortRule, AbortWatch
+from llmgen.abort import parse as parse_abort
 from llmgen.columns import REQUEST_DTYPE, Status
 from llmgen.config import RunConfig, redact
 from llmgen.control import ControlBlock
-from llmgen.credentials import resolve_headers, resolve_value
-from llmgen.errors import ConfigError, LlmgenError, WorkerError
 from llmgen.live import LiveView
-from llmgen.metrics.summary import Summary, summarise, write_summary
+from llmgen.logs import log, set_up_log
+from llmgen.metrics.figures import Summary
+from llmgen.metrics.summary import summarise, write_summary
 from llmgen.metrics.verdict import exit_code
 from llmgen.plan import PlanReader
 from llmgen.planning import PlanBuilder
+from llmgen.preparing import Prepared, prepare, request_headers, warn_of_proxies
 from llmgen.records import Run, merge, open_run
 from llmgen.report import html
-from llmgen.target import Target
-from llmgen.tls import make_context
+from llmgen.setups import check_limits, setups
 from llmgen.validation import complete, validate
-from llmgen.worker import HeadSetup, Setup, Start, TargetSetup, TlsSetup
+from llmgen.worker import Setup, Start
 
 NS: Final = 1_000_000_000
 FOREVER_NS: Final = 1 << 61
@@ -60,8 +57,6 @@ OVERTIME_S: Final = 15.0  # beyond the drain: workers that still run are killed
 EVENT_COST_S: Final = 12e-6
 REQUEST_COST_S: Final = 150e-6
 SHARE: Final = 0.7
-
-log = logging.getLogger("llmgen")
 
 
 @dataclass
@@ -94,8 +89,9 @@ def run(
 ) -> Result:
     """Offers the load, records, reports.
 
-    progress: the live view; None: if standard error is a terminal. Raises ConfigError and TargetError before any load is
-    sent, WorkerError if no worker could start; everything later is in the result.
+    progress: the live view, plain lines where standard error is no terminal; None: unless quiet or json_out.
+    Raises ConfigError and TargetError before any load is sent, WorkerError if no worker could start; everything later
+    is in the result.
     """
     set_up_log(log_json, quiet)
     config, notes = complete(config)
@@ -110,115 +106,20 @@ def run(
     controller = Controller(config, prepared, directory, rule)
     show = not quiet and not json_out if progress is None else progress
     try:
-        controller.load(show and (progress is True or sys.stderr.isatty() or not log_json))
+        controller.load(show)
     except BaseException:
         controller.give_up()
         raise
     return controller.conclude()
 
 
-# -- before the load ------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """What is known of the targets before the load."""
-
-    headers: dict[str, str]
-    targets: list[Target]
-    looks: list[preflight.Look]
-    model: str | None
-
-
-def set_up_log(as_json: bool, quiet: bool) -> None:
-    handler = logging.StreamHandler()
-    if as_json:
-        handler.setFormatter(JsonLines())
-    else:
-        handler.setFormatter(logging.Formatter("llmgen: %(message)s"))
-    log.handlers[:] = [handler]
-    log.propagate = False
-    log.setLevel(logging.WARNING if quiet and not as_json else logging.INFO)
-
-
-class JsonLines(logging.Formatter):
-    """One JSON object a line: time, level, message, and what was given as `extra={"fields": {...}}`."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        row = {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created)), "level": record.levelname.lower()}
-        return json.dumps({**row, "message": record.getMessage(), **getattr(record, "fields", {})})
-
-
-def warn_of_proxies() -> None:
-    found = [name for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY") if os.environ.get(name)]
-    if found:
-        log.info("%s ignored: load goes straight to the target", ", ".join(found))
-
-
-def request_headers(config: RunConfig) -> dict[str, str]:
-    """The user's headers with their secrets, for the control pipe only."""
-    headers = resolve_headers(config.target)
-    command = config.target.api_key_command
-    if command is None:
-        return headers
-    try:
-        done = subprocess.run(shlex.split(command), capture_output=True, text=True, timeout=30, check=True)
-    except (OSError, ValueError, subprocess.SubprocessError) as error:
-        raise ConfigError(f"target.api_key_command: {shlex.split(command)[0]!r} failed: {type(error).__name__}") from None
-    key = done.stdout.strip()
-    if not key:
-        raise ConfigError("target.api_key_command: printed nothing; it must print the key")
-    headers["authorization"] = resolve_value("target.api_key_command", f"Bearer {key}")
-    return headers
-
-
-def prepare(config: RunConfig, headers: dict[str, str]) -> Prepared:
-    """Resolves the names and looks at every target. TargetError, ConfigError."""
-    targets = targets_of.resolve(config.target)
-    paths = endpoint_paths(config)
-    looks = []
-    for one, path in zip(targets, paths, strict=True):
-        context = None
-        if one.secure:
-            t = config.target
-            wanted = {"1.1": ["http/1.1"], "2": ["h2"]}.get(t.http, ["h2", "http/1.1"])
-            context = make_context(insecure=t.insecure, ca=t.ca, cert=t.cert, key=t.key, alpn=wanted)
-        seen = preflight.look(one, config, path, headers, context)
-        for note in seen.notes:
-            log.info(note)
-        looks.append(seen)
-    wanted_models = models_wanted(config)
-    for one, seen in zip(targets, looks, strict=True):
-        preflight.check_models(wanted_models, seen, one)
-    model = config.target.model
-    if model is None and looks[0].models:
-        model = looks[0].models[0]
-        log.info("model: %s (the first that the target lists)", model)
-    return Prepared(headers, targets, looks, model)
-
-
-def endpoint_paths(config: RunConfig) -> list[str]:
-    """The endpoint's path on every target."""
-    from llmgen import dialects, planning
-
-    return list(planning.endpoint_paths(config, dialects.get(config.target.api)))
-
-
-def models_wanted(config: RunConfig) -> list[str]:
-    from llmgen.workload.mix import parse_models
-
-    texts = [("target.model", config.target.model)]
-    texts += [(f"workload.mix.{name}.model", klass.model) for name, klass in config.workload.mix.items()]
-    return sorted({m for key, text in texts if text for m in parse_models(text, key)[0] if m is not None})
-
-
-# -- the load -------------------------------------------------------------------------------------------------------------
+# -- the load ------------------------------------------------------------------------------------------------------
 
 
 class Controller:
     """The state of one run between its configuration and its report."""
 
-    def __init__(self, config: RunConfig, prepared: Prepared, directory: Path, rule: Any) -> None:
+    def __init__(self, config: RunConfig, prepared: Prepared, directory: Path, rule: AbortRule | None) -> None:
         self.config = config
         self.prepared = prepared
         self.directory = directory
@@ -242,11 +143,12 @@ class Controller:
 
     def make_plan(self) -> PlanBuilder:
         """The plan's first segments, for as many workers as its load needs."""
-        self.count = self.config.client.workers or 1
+        most = self.config.client.connections or self.config.load.concurrency or 1 << 16
+        self.count = min(self.config.client.workers or 1, most)
         plan = PlanBuilder(self.config, self.plan_dir, self.count, self.prepared.model)
         plan.write_next()
         if self.config.client.workers is None:
-            wanted = self.workers_needed(plan)
+            wanted = min(self.workers_needed(plan), most)
             if wanted > 1:
                 shutil.rmtree(self.plan_dir)
                 self.count = wanted
@@ -254,8 +156,6 @@ class Controller:
                 plan.write_next()
         if plan.schedule.trace:
             plan.write_all()  # a broken row is found before anything is sent
-        if plan.schedule.closed and self.config.load.concurrency is not None:
-            self.count = min(self.count, self.config.load.concurrency)
         return plan
 
     def workers_needed(self, plan: PlanBuilder) -> int:
@@ -295,83 +195,12 @@ class Controller:
 
     # -- workers ------------------------------------------------------------------------------------------------------
 
-    def cores(self) -> list[int | None]:
-        """A core of its own for every worker, from the last downwards; none if there are not enough."""
-        cores = machine.affinity()
-        if not self.config.client.pin or self.count > len(cores) or len(cores) == 1:
-            return [None] * self.count
-        return list(reversed(cores))[: self.count]
-
     def setups(self) -> list[Setup]:
-        config, client = self.config, self.config.client
-        extra = self.prepared.headers
-        targets = []
-        for number, (one, seen) in enumerate(zip(self.prepared.targets, self.prepared.looks, strict=True)):
-            heads = targets_of.heads(one, number, seen.protocol, self.plan.heads, extra, self.run_id)
-            targets.append(TargetSetup(list(one.addresses), seen.protocol, one.secure, heads, one.host))
-        t = config.target
-        slots = split(config.load.concurrency or 0, self.count) if self.plan.schedule.closed else [0] * self.count
-        limits = split(client.connections, self.count) if client.connections else [0] * self.count
-        ready = split(client.preconnect, self.count)
-        heads_setup = [
-            HeadSetup(head.stream, bool(self.plan.dialect.end), self.plan.dialect.scanner) for head in self.plan.heads
-        ]
-        return [
-            Setup(
-                worker=number,
-                directory=str(self.directory / f"worker-{number}"),
-                plan=str(self.plan_dir),
-                control=str(self.directory / "control.bin"),
-                run_id=self.run_id,
-                seed=config.seed,
-                trace_prefix=int(self.run_id, 16),
-                classes=len(self.plan.classes),
-                heads=heads_setup,
-                targets=targets,
-                tls=TlsSetup(t.insecure, t.ca, t.cert, t.key) if any(one.secure for one in targets) else None,
-                record_events=config.record == "events",
-                core=core,
-                timeout_connect=round(client.timeouts.connect * NS),
-                timeout_first_token=round(client.timeouts.first_token * NS),
-                timeout_idle=round(client.timeouts.idle * NS),
-                timeout_total=round(client.timeouts.total * NS),
-                drain=round(config.load.drain * NS),
-                spin=round(client.spin * NS),
-                connections=limits[number],
-                streams_per_connection=client.streams_per_connection or 0,
-                preconnect=ready[number],
-                closed_slots=slots[number],
-                balance=t.balance,
-                kernel_stamps=client.stamps == "kernel",
-                traceparent=client.traceparent,
-                http2_engine=client.http2_engine,
-                keep_bodies=config.keep_bodies,
-            )
-            for number, core in enumerate(self.cores())
-        ]
-
-    def check_limits(self) -> None:
-        """Descriptors and ports against what the plan may need at the most, as far as that is known."""
-        limit = machine.raise_descriptor_limit()
-        wanted = self.config.client.connections or self.config.load.concurrency
-        if wanted is None:
-            return
-        if all(seen.protocol == 1 for seen in self.prepared.looks) and wanted / self.count + machine.SPARE_DESCRIPTORS > limit:
-            raise ConfigError(
-                f"{wanted} connections need {math.ceil(wanted / self.count) + machine.SPARE_DESCRIPTORS} file descriptors a "
-                f"worker, the limit is {limit}; raise it with ulimit -n, or use more workers or --http 2"
-            )
-        addresses = sum(len([a for a in one.addresses if a[0] != "unix"]) for one in self.prepared.targets)
-        ports = machine.ephemeral_ports() * addresses
-        if addresses and wanted > ports:
-            raise ConfigError(
-                f"{wanted} connections to {addresses} address{'es' if addresses > 1 else ''} need more than the {ports} local "
-                "ports there are; widen net.ipv4.ip_local_port_range, name further addresses of the target, or use --http 2"
-            )
+        return setups(self.config, self.prepared, self.plan, self.run_id, self.directory, self.plan_dir, self.count)
 
     def load(self, show: bool) -> None:
         """Starts the workers, gives the common start, watches until all are over."""
-        self.check_limits()
+        check_limits(self.config, self.prepared, self.count)
         self.plan_ahead()
         with interrupts(self.on_signal):
             self.workers = processes.Workers(self.setups(), self.directory, self.control.counters)
@@ -559,7 +388,7 @@ class Controller:
             log.warning(note)
             self.reasons.append(note)
 
-    def try_write(self, what: str, write: Any) -> None:
+    def try_write(self, what: str, write: Callable[[], object]) -> None:
         """A full disk takes a file, not the run: what is recorded stays, and the report says what is missing."""
         try:
             write()
@@ -624,12 +453,6 @@ class Controller:
         )
 
 
-def split(total: int | None, parts: int) -> list[int]:
-    """`total` in `parts` whole numbers that differ by one at most."""
-    whole, rest = divmod(total or 0, parts)
-    return [whole + (number < rest) for number in range(parts)]
-
-
 def cut_ns(cut: float | str, span_ns: int | None) -> int:
     """Warm-up or cool-down: seconds, or percent of the span (0 while that is not known)."""
     if isinstance(cut, str):
@@ -638,7 +461,7 @@ def cut_ns(cut: float | str, span_ns: int | None) -> int:
 
 
 @contextlib.contextmanager
-def interrupts(handler: Any) -> Iterator[None]:
+def interrupts(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
     """SIGINT and SIGTERM go to `handler`; in a thread other than the main one they stay where they are."""
     if threading.current_thread() is not threading.main_thread():
         yield

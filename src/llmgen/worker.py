@@ -1,8 +1,8 @@
 """One worker process: `python -m llmgen.worker`.
 
-Its setup comes as one line of JSON on standard input, so that no secret stands in an argument; commands follow on the same
-pipe, replies go out on standard output, a line each. The end of the pipe is the end of the worker within a second: no load
-outlives its controller.
+Its setup comes as one line of JSON on standard input, so that no secret stands in an argument; commands follow on the
+same pipe, replies go out on standard output, a line each. The end of the pipe is the end of the worker within a second:
+no load outlives its controller.
 
     controller → worker   Setup, then {"start": …} | {"drain": until_ns} | {"cancel": true}
     worker → controller   {"ready": true} | {"done": {...}} | {"failed": text}
@@ -10,7 +10,6 @@ outlives its controller.
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import json
 import os

@@ -1,0 +1,94 @@
+"""From the configuration to what is known of the targets before the load: addresses, headers, protocol, model."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+from dataclasses import dataclass
+from typing import Final
+
+from llmgen import dialects, planning, preflight, target
+from llmgen.config import RunConfig
+from llmgen.credentials import resolve_headers, resolve_value
+from llmgen.errors import ConfigError
+from llmgen.logs import log
+from llmgen.target import Target
+from llmgen.tls import make_context
+from llmgen.workload.mix import parse_models
+
+KEY_COMMAND_WAIT_S: Final = 30.0
+PROXY_VARIABLES: Final = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What is known of the targets before the load."""
+
+    headers: dict[str, str]
+    targets: list[Target]
+    looks: list[preflight.Look]
+    model: str | None
+
+
+def warn_of_proxies() -> None:
+    found = [name for name in PROXY_VARIABLES if os.environ.get(name)]
+    if found:
+        log.info("%s ignored: load goes straight to the target", ", ".join(found))
+
+
+def request_headers(config: RunConfig) -> dict[str, str]:
+    """The user's headers with their secrets, for the control pipe only."""
+    headers = resolve_headers(config.target)
+    command = config.target.api_key_command
+    if command is None:
+        return headers
+    try:
+        done = subprocess.run(
+            shlex.split(command), capture_output=True, text=True, timeout=KEY_COMMAND_WAIT_S, check=True
+        )
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
+        raise ConfigError(
+            f"target.api_key_command: {shlex.split(command)[0]!r} failed: {type(error).__name__}"
+        ) from None
+    key = done.stdout.strip()
+    if not key:
+        raise ConfigError("target.api_key_command: printed nothing; it must print the key")
+    headers["authorization"] = resolve_value("target.api_key_command", f"Bearer {key}")
+    return headers
+
+
+def prepare(config: RunConfig, headers: dict[str, str]) -> Prepared:
+    """Resolves the names and looks at every target. TargetError, ConfigError."""
+    targets = target.resolve(config.target)
+    paths = endpoint_paths(config)
+    looks = []
+    for one, path in zip(targets, paths, strict=True):
+        context = None
+        if one.secure:
+            t = config.target
+            wanted = {"1.1": ["http/1.1"], "2": ["h2"]}.get(t.http, ["h2", "http/1.1"])
+            context = make_context(insecure=t.insecure, ca=t.ca, cert=t.cert, key=t.key, alpn=wanted)
+        seen = preflight.look(one, config, path, headers, context)
+        for note in seen.notes:
+            log.info(note)
+        looks.append(seen)
+    wanted_models = models_wanted(config)
+    for one, seen in zip(targets, looks, strict=True):
+        preflight.check_models(wanted_models, seen, one)
+    model = config.target.model
+    if model is None and looks[0].models:
+        model = looks[0].models[0]
+        log.info("model: %s (the first that the target lists)", model)
+    return Prepared(headers, targets, looks, model)
+
+
+def endpoint_paths(config: RunConfig) -> list[str]:
+    """The endpoint's path on every target."""
+    return list(planning.endpoint_paths(config, dialects.get(config.target.api)))
+
+
+def models_wanted(config: RunConfig) -> list[str]:
+    texts = [("target.model", config.target.model)]
+    texts += [(f"workload.mix.{name}.model", klass.model) for name, klass in config.workload.mix.items()]
+    return sorted({m for key, text in texts if text for m in parse_models(text, key)[0] if m is not None})

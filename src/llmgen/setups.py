@@ -1,0 +1,97 @@
+"""What each worker is told: the plan's heads as bytes for every target, limits split over the workers, its core."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Final
+
+from llmgen import machine, target
+from llmgen.config import RunConfig
+from llmgen.errors import ConfigError
+from llmgen.planning import PlanBuilder
+from llmgen.preparing import Prepared
+from llmgen.worker import HeadSetup, Setup, TargetSetup, TlsSetup
+
+NS: Final = 1_000_000_000
+
+
+def cores(count: int, pin: bool) -> list[int | None]:
+    """A core of its own for every worker, from the last downwards; none if there are not enough."""
+    found: list[int | None] = [*reversed(machine.affinity())]
+    return found[:count] if pin and 1 < len(found) >= count else [None] * count
+
+
+def setups(
+    config: RunConfig, prepared: Prepared, plan: PlanBuilder, run_id: str, directory: Path, plan_dir: Path, count: int
+) -> list[Setup]:
+    """One a worker; slots, connections and preconnects are split over them."""
+    client, t = config.client, config.target
+    targets = []
+    for number, (one, seen) in enumerate(zip(prepared.targets, prepared.looks, strict=True)):
+        heads = target.heads(one, number, seen.protocol, plan.heads, prepared.headers, run_id)
+        targets.append(TargetSetup(list(one.addresses), seen.protocol, one.secure, heads, one.host))
+    slots = split(config.load.concurrency or 0, count) if plan.schedule.closed else [0] * count
+    limits = split(client.connections, count) if client.connections else [0] * count
+    ready = split(client.preconnect, count)
+    heads_setup = [HeadSetup(head.stream, bool(plan.dialect.end), plan.dialect.scanner) for head in plan.heads]
+    return [
+        Setup(
+            worker=number,
+            directory=str(directory / f"worker-{number}"),
+            plan=str(plan_dir),
+            control=str(directory / "control.bin"),
+            run_id=run_id,
+            seed=config.seed,
+            trace_prefix=int(run_id, 16),
+            classes=len(plan.classes),
+            heads=heads_setup,
+            targets=targets,
+            tls=TlsSetup(t.insecure, t.ca, t.cert, t.key) if any(one.secure for one in targets) else None,
+            record_events=config.record == "events",
+            core=core,
+            timeout_connect=round(client.timeouts.connect * NS),
+            timeout_first_token=round(client.timeouts.first_token * NS),
+            timeout_idle=round(client.timeouts.idle * NS),
+            timeout_total=round(client.timeouts.total * NS),
+            drain=round(config.load.drain * NS),
+            spin=round(client.spin * NS),
+            connections=limits[number],
+            streams_per_connection=client.streams_per_connection or 0,
+            preconnect=ready[number],
+            closed_slots=slots[number],
+            balance=t.balance,
+            kernel_stamps=client.stamps == "kernel",
+            traceparent=client.traceparent,
+            http2_engine=client.http2_engine,
+            keep_bodies=config.keep_bodies,
+        )
+        for number, core in enumerate(cores(count, client.pin))
+    ]
+
+
+def check_limits(config: RunConfig, prepared: Prepared, count: int) -> None:
+    """Descriptors and ports against what the plan may need at the most, as far as that is known."""
+    limit = machine.raise_descriptor_limit()
+    wanted = config.client.connections or config.load.concurrency
+    if wanted is None:
+        return
+    if all(seen.protocol == 1 for seen in prepared.looks) and wanted / count + machine.SPARE_DESCRIPTORS > limit:
+        raise ConfigError(
+            f"{wanted} connections need {math.ceil(wanted / count) + machine.SPARE_DESCRIPTORS} file descriptors a "
+            f"worker, the limit is {limit}; raise it with ulimit -n, or use more workers or --http 2"
+        )
+    addresses = sum(len([a for a in one.addresses if a[0] != "unix"]) for one in prepared.targets)
+    ports = machine.ephemeral_ports() * addresses
+    if addresses and wanted > ports:
+        raise ConfigError(
+            f"{wanted} connections to {addresses} address{'es' if addresses > 1 else ''} need more than the {ports} "
+            "local ports there are; widen net.ipv4.ip_local_port_range, name further addresses of the target, "
+            "or use --http 2"
+        )
+
+
+def split(total: int | None, parts: int) -> list[int]:
+    """`total` in `parts` whole numbers that differ by one at most."""
+    whole, rest = divmod(total or 0, parts)
+    return [whole + (number < rest) for number in range(parts)]
