@@ -540,7 +540,7 @@ cdef void pool_outcome(Core* k, Connection* c, int outcome) noexcept nogil:
     if outcome & CONN_OPENED:
         opened(k, c)
     if k.answers.ended != NULL:
-        collect(k)
+        collect(k, c if outcome & CONN_LOST else NULL)
     if outcome & CONN_LOST:
         lost(k, c)
     elif c.protocol == 2 and not c.dirty and c.state != CONN_CLOSING:
@@ -548,8 +548,8 @@ cdef void pool_outcome(Core* k, Connection* c, int outcome) noexcept nogil:
         mark_dirty(k, c)
 
 
-cdef void collect(Core* k) noexcept nogil:
-    """Takes the exchanges that ended off their connections and finishes them."""
+cdef void collect(Core* k, Connection* doomed) noexcept nogil:
+    """Takes the exchanges that ended off their connections and finishes them; `doomed` must carry no further one."""
     cdef Exchange* x
     cdef Connection* c
     cdef int status
@@ -562,7 +562,7 @@ cdef void collect(Core* k) noexcept nogil:
         status = exchange_status(&k.answers, x)
         if status == STATUS_EOF and c.status == STATUS_RESET:
             status = STATUS_RESET
-        clean = x.end == END_OK and c.out == NULL
+        clean = x.end == END_OK and c.out == NULL and c != doomed
         if c.protocol == 1:
             c.exchange = NULL
         c.streams -= 1
