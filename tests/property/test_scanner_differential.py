@@ -259,10 +259,16 @@ FRAMES = st.sampled_from(
         (b'{"type":"response.output_text.delta","delta":"', b'","x":"%b"}'),
         (b'{"type":"response.function_call_arguments.delta","delta":"', b'","x":"%b"}'),
         (b'{"delta":"', b'","type":"response.%b"}'),
+        (b'{"choices":[{"delta":{"content":"', b'"},"finish_reason":%b}]}'),
+        (b'{"choices":[{"delta":{"content":"', b'","%b":"c"}}]}'),
+        (b'{"choices":[{"delta":{"%b":"c","content":"', b'"}}]}'),
         (b'{"error":"', b'"}'),
     ]
 )
-FILLERS = st.sampled_from([b"1", b"1", b"2", b"", b"output_text.delta", b"y" * 240, b'"', b"\\"])
+# several of the same length that mean different things
+FILLERS = st.sampled_from(
+    [b"1", b"2", b"", b"null", b"true", b'"eo"', b"refusal", b"refuser", b"output_text.delta", b"y" * 240, b'"', b"\\"]
+)
 
 
 @st.composite

@@ -12,6 +12,7 @@ cdef extern from *:
     """
     #include <stddef.h>
     #include <stdint.h>
+    #include <string.h>
     #if defined(__SSE2__)
     #include <emmintrin.h>
     #endif
@@ -35,8 +36,21 @@ cdef extern from *:
         while (i < n && d[i] != '"' && d[i] != '\\\\' && d[i] >= 0x20) i++;
         return i;
     }
+
+    static inline uint64_t llmgen_load8(const uint8_t *p) { uint64_t x; memcpy(&x, p, 8); return x; }
+    static inline uint32_t llmgen_load4(const uint8_t *p) { uint32_t x; memcpy(&x, p, 4); return x; }
+
+    /* memcmp(a, b, n) == 0 for keys: most have 4 to 16 bytes, which two overlapping loads cover without a call. */
+    static inline int llmgen_same_key(const uint8_t *a, const uint8_t *b, size_t n) {
+        if (n >= 8 && n <= 16)
+            return !((llmgen_load8(a) ^ llmgen_load8(b)) | (llmgen_load8(a + n - 8) ^ llmgen_load8(b + n - 8)));
+        if (n >= 4 && n < 8)
+            return !((llmgen_load4(a) ^ llmgen_load4(b)) | (llmgen_load4(a + n - 4) ^ llmgen_load4(b + n - 4)));
+        return memcmp(a, b, n) == 0;
+    }
     """
     size_t string_stop "llmgen_string_stop"(const uint8_t* d, size_t i, size_t n) noexcept nogil
+    bint same_key "llmgen_same_key"(const uint8_t* a, const uint8_t* b, size_t n) noexcept nogil
 
 
 cdef inline Py_ssize_t skip_space(const uint8_t* d, Py_ssize_t i, Py_ssize_t n) noexcept nogil:

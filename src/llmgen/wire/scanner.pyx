@@ -36,7 +36,7 @@ import json
 from llmgen.wire.found import Found, Kind
 
 from llmgen.wire.finish cimport FINISH_STOP, finish_code
-from llmgen.wire.jsonlex cimport BAD, number_end, skip_space, string_end, unescape
+from llmgen.wire.jsonlex cimport BAD, number_end, same_key, skip_space, string_end, unescape
 from llmgen.wire.span cimport Span, span
 from llmgen.wire.trie cimport (
     DOCUMENT, NOTHING, ROLE_CACHED_TOKENS, ROLE_DONE, ROLE_ERROR, ROLE_FINISH, ROLE_INPUT_TOKENS, ROLE_OUTPUT_TOKENS,
@@ -110,7 +110,8 @@ cdef int scan_event_after(
     prefix, suffix = memory.prefix, memory.suffix
     if prefix and size > prefix + suffix and memcmp(data, memory.bytes, prefix) == 0:
         end = string_end(data, prefix, size, &escaped)
-        if end > <Py_ssize_t>prefix and size - end == suffix and memcmp(data + end, memory.bytes + prefix, suffix) == 0:
+        # (size leaves room for a text that is not empty)
+        if end != BAD and size - end == suffix and memcmp(data + end, memory.bytes + prefix, suffix) == 0:
             reset(found)
             found.kind = memory.kind
             found.text = span(data + prefix, end - prefix)
@@ -269,7 +270,7 @@ cdef inline uint32_t child(const ScanRules* rules, uint32_t parent, const uint8_
         return NOTHING
     k = rules.keys + node.first_child
     for i in range(node.child_count):
-        if k[i].size == size and memcmp(rules.bytes + k[i].offset, key, size) == 0:
+        if k[i].size == size and same_key(rules.bytes + k[i].offset, key, size):
             return k[i].node
     return NOTHING
 

@@ -254,7 +254,24 @@ def test_duplicate_keys() -> None:
     "data",
     [
         *[b"", b" ", b"nul", b"nulll", b"tru", b"True", b"fals", b"NaN", b"Infinity", b"undefined", b"x", b"'a'"],
-        *[b"{", b"}", b"[", b"]", b"{]", b"[}", b"[1", b'{"a"', b'{"a":', b'{"a":1', b'{"a":1,', b'{"a" 1}', b"{a:1}"],
+        *[
+            b"{",
+            b"}",
+            b"[",
+            b"]",
+            b"{]",
+            b"[}",
+            b"[1}",
+            b'{"a":1]',
+            b"[{]}",
+            b"[1",
+            b'{"a"',
+            b'{"a":',
+            b'{"a":1',
+            b'{"a":1,',
+            b'{"a" 1}',
+            b"{a:1}",
+        ],
         *[b"[1,]", b"[,1]", b"[1 2]", b"[1,,2]", b'{"a":1,}', b'{,"a":1}', b'{"a":1 "b":2}', b'{"a"::1}', b"{1:2}"],
         *[b"1 2", b"{} {}", b"{},", b"[]]", b'{"a":1}}', b"null,", b'"a" "b"'],
         *[b"01", b"-", b"+1", b".5", b"1.", b"1.e3", b"1e", b"1e+", b"0x10", b"--1", b"1-", b"1_000", b"-01", b"00"],
@@ -574,11 +591,19 @@ def test_an_event_like_the_one_before_is_not_walked() -> None:
     assert s.hits == 5
 
 
-def test_what_follows_the_text_is_compared() -> None:
+@pytest.mark.parametrize("reason", ["stop", "eo"])  # "eo" with its quotes is as long as null
+def test_what_follows_the_text_is_compared(reason: str) -> None:
     s = scanner.Scanner(remember=True)
-    for reason in (None, None, "stop", None):
-        result = s.scan(json.dumps(chunk(delta={"content": "a"}, finish_reason=reason)))
-        assert result[:4] == (Kind.text | (Kind.finish if reason else 0), "a", None, reason)
+    for told in (None, None, reason, None):
+        result = s.scan(json.dumps(chunk(delta={"content": "a"}, finish_reason=told)))
+        assert result[:4] == (Kind.text | (Kind.finish if told else 0), "a", None, told)
+    assert s.hits == 2
+
+
+def test_an_empty_text_after_a_text_is_none() -> None:
+    s = scanner.Scanner(remember=True)
+    for text in ("a", "b", "", "c"):
+        assert s.scan(json.dumps(delta(content=text)))[:2] == ((Kind.text, text) if text else (0, None))
     assert s.hits == 2
 
 
