@@ -54,7 +54,7 @@ from llmgen.flight cimport flight_deadline, flight_finish
 from llmgen.pacer cimport PlanRow, PlanSpan, pacer_span, pacer_spans
 from llmgen.wire.hpack cimport hpack_put_literal
 from llmgen.wire.http2 cimport HTTP2_CLOSING, HTTP2_EXHAUSTED, HTTP2_FULL
-from llmgen.wire.sink cimport END_OK
+from llmgen.wire.sink cimport END_OK, END_UNPROCESSED
 
 
 cdef enum:
@@ -602,7 +602,7 @@ cdef bint may_resend(Core* k, Connection* c, Exchange* x, int status) noexcept n
 
 cdef void resend(Core* k, Exchange* x) noexcept nogil:
     cdef Target* t = &k.targets[x.row.target]
-    cdef bint stale = x.end != 4
+    cdef bint stale = x.end != END_UNPROCESSED
     exchange_again(x)
     x.row.flags |= FLAG_STALE_RESEND if stale else FLAG_RESENT
     x.row.flags &= ~<uint32_t>FLAG_REUSED
