@@ -151,12 +151,14 @@ class LiveView:
         table.add_row("errors", Text(self._errors(), style="red" if self._errors() != "none" else ""))
         cpu = self._rate("cpu_ns") / 1e7 / max(1, self._workers)
         table.add_row("schedule lag", f"{self._percentile_text(Histogram.lag)}   worker CPU {cpu:.0f} %")
-        parts: list[Text | Table | ProgressBar] = [Text(self._title, style="bold", overflow="ellipsis", no_wrap=True)]
+        parts: list[Text | Table] = [Text(self._title, style="bold", overflow="ellipsis", no_wrap=True)]
         if self._duration_s:
             left = max(0.0, self._duration_s - elapsed)
             state = note or (f"{left:.0f} s left" if left else "draining")
             parts.append(Text(f"{elapsed:.0f} s of {self._duration_s:.0f} s, {state}"))
-            parts.append(ProgressBar(total=self._duration_s, completed=min(elapsed, self._duration_s), width=76))
+            bar = Table.grid()  # a bar alone ends no line
+            bar.add_row(ProgressBar(total=self._duration_s, completed=min(elapsed, self._duration_s), width=76))
+            parts.append(bar)
         else:
             of = f" of {planned:,}" if planned else ""
             parts.append(Text(f"{elapsed:.0f} s, {last.dispatched:,}{of} requests{', ' + note if note else ''}"))
