@@ -20,7 +20,7 @@ from llmgen.credentials import resolve_headers, resolve_value
 from llmgen.decoding import closest, decode, wrong
 from llmgen.errors import ConfigError
 from llmgen.metrics.slo import impossible, parse_all
-from llmgen.workload.mix import request_classes
+from llmgen.workload.mix import RequestClass, request_classes
 
 RECORD_LEVELS: Final = ("events", "requests")
 STAMPS: Final = ("kernel", "user")
@@ -61,10 +61,20 @@ def validate(config: RunConfig, environ: Mapping[str, str] = os.environ) -> None
     _check_load(config.load)
     _check_client(config)
     classes = request_classes(config, dialects.get(config.target.api), config.target.model or "any")
-    for slo in parse_all(config.slo, {klass.name: klass.slo for klass in classes}):
-        complaint = impossible(slo, {klass.name: klass.stream for klass in classes})
+    _check_objectives(config, classes)
+
+
+def _check_objectives(config: RunConfig, classes: list[RequestClass]) -> None:
+    slos = parse_all(config.slo, {klass.name: klass.slo for klass in classes})
+    streaming = {klass.name: klass.stream for klass in classes}
+    for slo in slos:
+        complaint = impossible(slo, streaming)
         if complaint is not None:
             raise ConfigError(complaint)
+        if slo.metric == "goodput":
+            limits = [one for one in slos if one.per_request and (slo.klass is None or one.klass in (None, slo.klass))]
+            if not limits:
+                raise ConfigError(f"slo {slo.expression!r}: goodput needs a limit on each request; add one: ttft<1s")
 
 
 def complete(config: RunConfig) -> tuple[RunConfig, tuple[str, ...]]:

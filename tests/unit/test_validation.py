@@ -109,12 +109,21 @@ def test_a_url_is_required() -> None:
         ({"workload__input": "unifrm:1,2"}, r"workload\.input='unifrm:1,2'"),
         ({"workload__body": {"stream": False}}, r"workload\.body\.stream"),
         ({"slo": ("ttft_p95",)}, "quote it"),
+        ({"slo": ("goodput>=0.9", "ttft_p95<1s")}, r"goodput needs a limit on each request; add one: ttft<1s"),
         ({"slo": ("ttft_p95<1s",), "workload__stream": False}, "does not exist without streaming"),
     ],
 )
 def test_refusals(flags: dict[str, Any], complaint: str) -> None:
     with pytest.raises(ConfigError, match=complaint):
         validate(configured(**flags), {"KEY": "k"})
+
+
+def test_goodput_with_a_limit_on_each_request() -> None:
+    validate(configured(slo=("goodput>=0.9", "ttft<1s")), {})
+    mix = {"a": {"slo": ["e2e<9s"]}, "b": {}}
+    validate(configured(workload__mix=mix, slo=("goodput>=0.9", "class:a goodput>=0.9")), {})
+    with pytest.raises(ConfigError, match="class:b goodput"):
+        validate(configured(workload__mix=mix, slo=("class:b goodput>=0.9",)), {})
 
 
 def test_tls_files(tmp_path: Path) -> None:
