@@ -639,18 +639,13 @@ cdef int tls_feed(Network* n, Connection* c, size_t size) noexcept nogil:
 cdef int flush_tls(Network* n, Connection* c) noexcept nogil:
     """Encrypts what http2 has pending and sends; stops when the socket is full, so that nothing piles up encrypted."""
     cdef iovec parts[MOST_PARTS]
-    cdef iovec part
-    cdef ssize_t size
+    cdef iovec left
     cdef int count
+    cdef int outcome
     while True:
-        while channel_pending(c.tls, &part):
-            size = transmit(n, c, &part, 1)
-            if size < 0:
-                return failed_write(n, c, size)
-            if size == 0:
-                return CONN_NOTHING
-            channel_sent(c.tls, <size_t>size)
-        n.now = n.answers.written = monotonic_ns()
+        outcome = flush_records(n, c)
+        if outcome != CONN_NOTHING or channel_pending(c.tls, &left):
+            return outcome
         if c.http2 == NULL and c.twin == NULL:
             break
         stamp_sends(c)
@@ -659,10 +654,29 @@ cdef int flush_tls(Network* n, Connection* c) noexcept nogil:
             break
         if channel_write(c.tls, parts, count) != TLS_DONE:
             return tls_lost(c)
+        outcome = flush_records(n, c)
+        if outcome != CONN_NOTHING:
+            return outcome
+        # after the write: on_sent stamps with its time. What a full socket has left counts as sent, it is encrypted
         sent_http2(n, c, bytes_of(parts, count))
     if c.protocol == 1 and c.exchange != NULL and c.exchange.state == EXCHANGE_SENDING:
         c.exchange.row.sent = n.now
         c.exchange.state = EXCHANGE_ANSWERING
+    return CONN_NOTHING
+
+
+cdef int flush_records(Network* n, Connection* c) noexcept nogil:
+    """Sends what is encrypted, as far as the socket takes it."""
+    cdef iovec part
+    cdef ssize_t size
+    while channel_pending(c.tls, &part):
+        size = transmit(n, c, &part, 1)
+        if size < 0:
+            return failed_write(n, c, size)
+        if size == 0:
+            break
+        channel_sent(c.tls, <size_t>size)
+    n.now = n.answers.written = monotonic_ns()
     return CONN_NOTHING
 
 

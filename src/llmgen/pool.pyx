@@ -572,7 +572,8 @@ cdef void collect(Core* k, Connection* doomed) noexcept nogil:
             if c.protocol == 2 and not c.fresh:
                 k.targets[c.target].backoff = 0
             k.reason = c.reason
-            flight_finish(k, x, status, k.answers.read.t)
+            # without an answer the end is when we learnt of it: the kernel may have had the peer's GOAWAY before our send
+            flight_finish(k, x, status, k.answers.read.t if x.row.headers >= 0 else k.network.now)
             k.reason = NULL
         if c.protocol == 1:
             freed_or_closed(k, c, clean)

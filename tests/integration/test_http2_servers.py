@@ -47,8 +47,8 @@ def site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
     """Each of the servers, listening. On https, HTTP/2 is what ALPN agrees on; on http it is prior knowledge."""
     if request.param == "nginx":
         foreign.program("nginx")
-        with Endpoint(Options(ttft="2ms", itl="1ms")) as upstream:
-            server, ca = foreign.nginx(tmp_path, upstream.url, requests_per_connection=300)
+        with Endpoint(Options(ttft="2ms", itl="1ms", models=("m",))) as upstream:
+            server, ca = foreign.nginx(tmp_path, upstream.url, requests_per_connection=10_000)
             with server:
                 yield Site(server, OUTPUT + 2, **{"target.ca": ca})  # with the role's event and usage's
         return
@@ -89,6 +89,24 @@ def test_all_at_once_over_few_connections(site: Site, tmp_path: Path) -> None:
     assert statuses(rows) == {"ok": REQUESTS}
     assert (rows["events"] == site.events).all()
     assert most_at_once(rows) <= 20
+
+
+def test_goaway_in_a_run(tmp_path: Path) -> None:
+    """nginx says it after so many requests of a connection; what it had not seen is `unprocessed`, nothing is lost."""
+    foreign.program("nginx")
+    with Endpoint(Options(ttft="20ms", itl="1ms", models=("m",))) as upstream:
+        server, ca = foreign.nginx(tmp_path, upstream.url, requests_per_connection=100)
+        with server:
+            site = Site(server, OUTPUT + 2, **{"target.ca": ca})
+            _, rows = run_to_end(site.config(tmp_path / "runs", **{"load.rate": 400.0}))
+    seen = statuses(rows)
+    assert set(seen) <= {"ok", "unprocessed"}
+    assert seen["ok"] > 0.8 * REQUESTS  # those of the milliseconds around each GOAWAY
+    ok = rows["status"] == Status.ok
+    assert (rows["events"][ok] == site.events).all()
+    used = np.bincount(rows["connection"][ok])
+    assert (used <= 100).all()
+    assert seen["ok"] / 100 <= len(used) < MOST_CONNECTIONS
 
 
 def most_at_once(rows: np.ndarray) -> int:
