@@ -32,13 +32,16 @@ class AbortRule:
 def parse(text: str) -> AbortRule:
     """`error_rate>50% for 10s`, `in_flight>2000`. ConfigError with what would be right."""
     found = _FORM.fullmatch(text)
-    if found is None:
+    try:
+        if found is None:
+            raise ValueError("not understood")
+        metric, _, number, percent, span = found.groups()
+        limit = float(number) / (100 if percent else 1)
+        return AbortRule(text, metric, limit, parse_duration(span) if span else 0.0)
+    except ValueError:
         raise ConfigError(
             f"client.abort_on={text!r}: write error_rate>50% for 10s or in_flight>2000 for 30s; quote it for the shell"
-        )
-    metric, _, number, percent, span = found.groups()
-    limit = float(number) / (100 if percent else 1)
-    return AbortRule(text, metric, limit, parse_duration(span) if span else 0.0)
+        ) from None
 
 
 class AbortWatch:
