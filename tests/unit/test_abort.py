@@ -20,9 +20,10 @@ def test_rules(text: str, metric: str, limit: float, span: float) -> None:
     assert parse(text) == AbortRule(text, metric, limit, span)
 
 
-@pytest.mark.parametrize(
-    "text", ["", "error_rate", "error_rate for 10s", "errors>5", "error_rate>1.2.3", "error_rate>.", "in_flight>5 for x"]
-)
+WRONG = ["", "error_rate", "error_rate for 10s", "errors>5", "error_rate>1.2.3", "error_rate>.", "in_flight>5 for x"]
+
+
+@pytest.mark.parametrize("text", WRONG)
 def test_what_is_no_rule_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(ConfigError, match=r"client\.abort_on=.*error_rate>50% for 10s"):
         parse(text)
