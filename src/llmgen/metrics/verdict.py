@@ -11,6 +11,7 @@ from llmgen.metrics.figures import Summary, Verdict
 from llmgen.metrics.statistics import needed
 
 MIN_GAPS: Final = 20  # fewer gaps say nothing about a distribution: at 20 the step of a KS distance is 0.05
+AT_ONCE: Final = "all at once"  # schedule.describe(): no time is promised to any request but the first
 WORKER_CPU_TARGET: Final = 0.6  # load of a worker that leaves room for bursts; for "how many would have been enough"
 
 
@@ -82,7 +83,7 @@ def _invalid(summary: Summary, info: dict[str, Any], t: Thresholds, *, complete:
         reasons.append(f"our own limits (descriptors, ports or slots) stopped {_requests(limited)} of {r.scheduled}")
     blocked = sum(int(w.get("flow_blocked") or 0) for w in info.get("workers_detail") or ())
     if blocked:
-        reasons.append(f"the server waited for our flow-control window {blocked} times")
+        reasons.append(f"our flow-control windows kept the server waiting for {blocked / 1e6:.3g} ms")
     return reasons
 
 
@@ -117,7 +118,7 @@ def _suspect(summary: Summary, t: Thresholds, *, complete: bool, already: list[s
             f"a worker used {client.cpu_share_max:.0%} of its core (limit {t.suspect_worker_cpu:.0%}){_enough(summary)}"
         )
     drain = client.drain_lag_us
-    if client.stamps != "kernel" and drain is not None and drain.p99 > t.suspect_drain_lag_us:
+    if client.stamps in ("user", "mixed") and drain is not None and drain.p99 > t.suspect_drain_lag_us:
         reasons.append(f"tokens waited {drain.p99 / 1000:.1f} ms (p99) for their user-space stamp")
     if client.steal_pct is not None and client.steal_pct > t.suspect_steal_pct:
         reasons.append(f"the hypervisor took {client.steal_pct:.1f} % of the processor time away (steal)")
@@ -146,7 +147,9 @@ def _lag(summary: Summary, floor_ms: float, share: float) -> tuple[float | None,
     typical = summary.latency.ttft_ms or summary.latency.e2e_ms
     limit = max(floor_ms, share * typical.p50 if typical is not None else 0.0)
     own = summary.load.own_lag_ms or summary.load.schedule_lag_ms
-    return None if own is None else own.p99, limit
+    if own is None or summary.load.arrival == AT_ONCE:
+        return None, limit
+    return own.p99, limit
 
 
 def _lag_text(summary: Summary, lag: float, limit: float) -> str:

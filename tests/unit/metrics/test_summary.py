@@ -364,9 +364,9 @@ def test_arrivals_that_left_in_bursts(tmp_path: Path) -> None:
         ({"clock": {"steps": 0, "steal_pct": 7.5}}, "suspect", "7.5 %"),
         ({"workers_detail": [{"worker": 0, "cpu_s": 99.0}]}, "suspect", "98% of its core"),
         (
-            {"workers_detail": [{"worker": 0, "cpu_s": 1.0, "flow_blocked": 3}]},
+            {"workers_detail": [{"worker": 0, "cpu_s": 1.0, "flow_blocked": 3_000_000}]},
             "invalid",
-            "flow-control window 3 times",
+            "flow-control windows kept the server waiting for 3 ms",
         ),
         ({"state": "incomplete", "reasons": ["interrupted"]}, "incomplete", "interrupted"),
         ({"state": "running"}, "incomplete", "controller did not live"),
@@ -419,3 +419,12 @@ def test_cut_events_are_said_and_do_not_stop_the_summary(tmp_path: Path) -> None
     s = summarise(open_run(run))
     assert any("events.npy is cut short" in note for note in s.verdict.notes)
     assert s.verdict.status == "invalid"  # a request is missing
+
+
+def test_all_at_once_promises_no_times(tmp_path: Path) -> None:
+    rows = request_rows(1000)
+    rows["dispatch"] += 40_000_000
+    rows["send"] += 40_000_000
+    schedule = {"scheduled": 1000, "span_ns": None, "arrival": "all at once"}
+    assert verdict_of(tmp_path, rows)[0] == "invalid"
+    assert verdict_of(tmp_path, rows, schedule=schedule)[0] == "valid"
