@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from llmgen.simulator import Endpoint, Options
-from llmgen.simulator.faults import FAULTS, Fault
+from llmgen.simulator.faults import FAULTS, SETTINGS, Fault
 from llmgen.simulator.truth import read_truth
 
 WAIT = 20.0
@@ -70,9 +70,10 @@ def is_silent(connection: socket.socket) -> bool:
 LAST = b"0\r\n\r\n"
 
 
-def test_every_fault_of_this_protocol_is_tested_here() -> None:
-    text = Path(__file__).read_text()
-    for name in FAULTS:
+def test_every_fault_is_tested() -> None:
+    here = Path(__file__)
+    text = here.read_text() + here.with_name("test_simulator_http2.py").read_text()
+    for name in [*FAULTS, *SETTINGS]:
         assert f'"{name}:' in text, name
 
 
@@ -105,6 +106,12 @@ def test_refuse() -> None:
 def test_refuse_is_drawn_per_connection() -> None:
     with serving("refuse:0.5") as endpoint:
         assert 5 < sum(attempt(endpoint) for _ in range(40)) < 35
+
+
+def test_mute() -> None:
+    with serving("mute:1") as endpoint, dial(endpoint) as connection:
+        connection.sendall(ask())
+        assert is_silent(connection)
 
 
 def test_drop() -> None:
@@ -237,23 +244,27 @@ def test_crlf() -> None:
         assert b"}\n" not in answer
 
 
-def test_split() -> None:
-    with serving("split:1", itl="20ms") as endpoint, dial(endpoint) as connection:
+def test_split(tmp_path: Path) -> None:
+    path = tmp_path / "truth"
+    with serving("split:1", itl="20ms", truth=str(path)) as endpoint, dial(endpoint) as connection:
         connection.sendall(ask())
         reads = []
         while not reads or not reads[-1].endswith(LAST):
             reads.append(connection.recv(65536))
         whole = b"".join(reads)
         assert tokens(whole) == TOKENS
-        chunked = whole.split(b"\r\n\r\n", 1)[1]
-        chunked.decode()  # whole, it is valid
-        cut = 0
-        for piece in reads[:-1]:
-            try:
-                piece.decode()
-            except UnicodeDecodeError as error:
-                cut += error.reason in ("unexpected end of data", "invalid start byte")
-        assert cut >= TOKENS
+        whole.split(b"\r\n\r\n", 1)[1].decode()  # whole, it is valid
+        assert any(ends_in_a_character(piece) for piece in reads)
+    writes = read_truth(path).writes
+    assert writes["tokens"].tolist()[-2 * TOKENS - 1 :] == [0, 1] * TOKENS + [0]
+
+
+def ends_in_a_character(piece: bytes) -> bool:
+    try:
+        piece.decode()
+    except UnicodeDecodeError as error:
+        return error.reason == "unexpected end of data"
+    return False
 
 
 def test_no_usage() -> None:

@@ -15,7 +15,6 @@ from llmgen.simulator.server cimport (
     FAULT_NO_USAGE,
     FAULT_SPLIT,
     FRAMED_CHUNKS,
-    FRAMED_DATA,
     MAX_MODELS,
     Model,
     Server,
@@ -26,7 +25,6 @@ from llmgen.simulator.server cimport (
 cdef enum:
     WORD_COUNT = 64              # a power of two
     CHUNK_ROOM = 6               # "0123" CRLF
-    FRAME_ROOM = 9               # HTTP/2 frame header
 
 cdef uint8_t WORDS[64][16]       # with a blank before each
 cdef uint32_t WORD_SIZES[64]
@@ -156,38 +154,25 @@ cdef uint8_t* put_stream_head(uint8_t* to, const Stream* s) noexcept nogil:
     return put(to, b"\r\n", 2)
 
 
-# --- framing: room is left in front of the payload and filled when its size is known -------------------------------
+# --- chunks: room is left in front of the payload and filled when its size is known --------------------------------
 
 cdef inline uint8_t* frame_open(uint8_t* to, const Stream* s) noexcept nogil:
-    if s.framing == FRAMED_CHUNKS:
-        return to + CHUNK_ROOM
-    return to + FRAME_ROOM if s.framing == FRAMED_DATA else to
+    return to + CHUNK_ROOM if s.framing == FRAMED_CHUNKS else to
 
 
 cdef inline uint8_t* frame_close(uint8_t* start, uint8_t* to, const Stream* s) noexcept nogil:
     cdef const uint8_t* hexes = <const uint8_t*>b"0123456789abcdef"
     cdef uint32_t size
-    if s.framing == FRAMED_CHUNKS:
-        size = <uint32_t>(to - start - CHUNK_ROOM)
-        start[0] = hexes[(size >> 12) & 15]
-        start[1] = hexes[(size >> 8) & 15]
-        start[2] = hexes[(size >> 4) & 15]
-        start[3] = hexes[size & 15]
-        start[4] = to[0] = 13
-        start[5] = to[1] = 10
-        return to + 2
-    if s.framing == FRAMED_DATA:
-        size = <uint32_t>(to - start - FRAME_ROOM)
-        start[0] = size >> 16
-        start[1] = (size >> 8) & 255
-        start[2] = size & 255
-        start[3] = 0             # DATA
-        start[4] = 0
-        start[5] = s.number >> 24
-        start[6] = (s.number >> 16) & 255
-        start[7] = (s.number >> 8) & 255
-        start[8] = s.number & 255
-    return to
+    if s.framing != FRAMED_CHUNKS:
+        return to
+    size = <uint32_t>(to - start - CHUNK_ROOM)
+    start[0] = hexes[(size >> 12) & 15]
+    start[1] = hexes[(size >> 8) & 15]
+    start[2] = hexes[(size >> 4) & 15]
+    start[3] = hexes[size & 15]
+    start[4] = to[0] = 13
+    start[5] = to[1] = 10
+    return to + 2
 
 
 cdef uint8_t* put_last_chunk(uint8_t* to, const Stream* s) noexcept nogil:

@@ -1,6 +1,4 @@
-# What a stream sends when it is due, faults included (HTTP/1.1).
-
-from libc.stdint cimport int64_t, uint8_t, uint32_t
+# What a stream sends when it is due, faults included.
 
 from llmgen.simulator.server cimport Server, Stream
 
@@ -10,7 +8,8 @@ cdef enum Emitted:
     EMIT_OVER = 1                # the answer is complete; s.fault tells how
     EMIT_WAIT = 2                # alive, but not due: stalled, or waiting for the client to read
     EMIT_GONE = 3                # the stream is freed
-    EMIT_ON = 4                  # internal: the fault does not stop this event
+    EMIT_ERRAND = 4              # no answer: the connection's SETTINGS are due
+    EMIT_ON = 5                  # internal: the fault does not stop this event
 
 
 cdef enum:
@@ -19,9 +18,6 @@ cdef enum:
     SPLIT_NS = 2000000           # split: the second half of a write; long enough that the halves are read apart
 
 
-cdef void log_request(Server* v, const Stream* s) noexcept nogil
-cdef void log_write(Server* v, const Stream* s, int64_t t, uint32_t tokens, int events, bint queued) noexcept nogil
+cdef void log_request(Server* v, Stream* s) noexcept nogil
 cdef Emitted emit(Server* v, Stream* s) noexcept nogil
 cdef bint emit_head(Server* v, Stream* s) noexcept nogil
-cdef uint32_t event_tokens(const Server* v, const Stream* s) noexcept nogil
-cdef int64_t due_after(const Server* v, const Stream* s) noexcept nogil

@@ -41,6 +41,7 @@ class Fault(enum.IntEnum):
     goaway = 21
     refused_stream = 22
     rst_stream = 23
+    mute = 24
     cancelled = 254  # end rows: the client went away
     stopped = 255  # end rows: the endpoint was stopped
 
@@ -65,48 +66,79 @@ FAULTS: Final = {
     "unframed": "the answer's end is the connection's end: neither Content-Length nor chunks",
     "close": "Connection: close after a whole answer",
     "empty": "a 200 without a token",
+    "mute": "per connection: accepted, read from, never answered a byte (nor a TLS handshake)",
+    "goaway": "HTTP/2: GOAWAY in the middle of the answer, which goes on; later streams were not processed",
+    "refused-stream": "HTTP/2: RST_STREAM with REFUSED_STREAM at once",
+    "rst-stream": "HTTP/2: RST_STREAM with INTERNAL_ERROR in the middle of the answer",
 }
+PER_CONNECTION: Final = ("refuse", "mute")
 
 # Names that are a setting of the endpoint instead of a probability.
-SETTINGS: Final = {"close-idle": "close-idle:5s: connections without a request for so long are closed"}
+SETTINGS: Final = {
+    "close-idle": "close-idle:5s: connections without a request for so long are closed",
+    "stream-limit": "HTTP/2, stream-limit:8: so many streams at once on a connection (1000)",
+    "lowered-stream-limit": "HTTP/2, lowered-stream-limit:1: announced with a connection's first token",
+    "window": "HTTP/2, window:1: bytes of a request's body that a client may send ahead (1 MiB)",
+    "slow-settings": "HTTP/2, slow-settings:1s: SETTINGS come so long after the connection",
+}
 
 MIN_STATUS, MAX_STATUS = 300, 599  # any such code is a fault's name
+MAX_RULES: Final = 64  # server.pxd
 
 
 class Rules(NamedTuple):
-    """What the loop gets: cumulative 64-bit thresholds."""
+    """What the loop gets: cumulative 64-bit thresholds, times in ns."""
 
     rules: list[tuple[int, int, int]]  # (below, Fault, parameter)
-    refuse_below: int
-    close_idle_ns: int
+    refuse_below: int = 0
+    mute_below: int = 0
+    close_idle_ns: int = 0
+    stream_limit: int = 1000  # between a gateway's usual 100 and what benchmarks of many streams ask for
+    lowered_limit: int = 0
+    window: int = 1 << 20  # a whole prompt of 128 Ki tokens
+    slow_settings_ns: int = 0
 
 
 def parse(texts: tuple[str, ...]) -> Rules:
-    """Reads ``NAME:PROBABILITY`` items. ConfigError: unknown name, no probability, more than 1 in all."""
+    """Reads ``NAME:PROBABILITY`` items and settings. ConfigError: unknown name, no probability, more than 1 in all."""
     rules: list[tuple[int, int, int]] = []
-    total = refuse = 0.0
-    close_idle_ns = 0
+    settings: dict[str, int] = {}
+    per_connection = dict.fromkeys(PER_CONNECTION, 0.0)
+    total = 0.0
     for text in texts:
         name, _, value = text.partition(":")
-        if name == "close-idle":
-            close_idle_ns = duration_ns("fault close-idle", value)
-            continue
-        if name not in FAULTS and not _is_status(name):
+        if name in SETTINGS:
+            settings |= _setting(name, value)
+        elif name in PER_CONNECTION:
+            per_connection[name] += _probability(text, value)
+        elif name in FAULTS or _is_status(name):
+            total += _probability(text, value)
+            code = (Fault.status, int(name)) if _is_status(name) else (Fault[name.replace("-", "_")], 0)
+            rules.append((_threshold(total), *code))
+        else:
             known = ", ".join([*FAULTS, *SETTINGS])
             raise ConfigError(f"fault: no fault {name!r}; there are {known}, and HTTP codes from 300 to 599")
-        probability = _probability(text, value)
-        if name == "refuse":
-            refuse += probability
-            continue
-        total += probability
-        below = min(round(total * 2**64), 2**64 - 1)
-        if _is_status(name):
-            rules.append((below, Fault.status, int(name)))
-        else:
-            rules.append((below, Fault[name.replace("-", "_")], 0))
-    if total > 1 + 1e-9 or refuse > 1:
-        raise ConfigError(f"fault: the probabilities sum to {max(total, refuse):g}; a request has one fault at most")
-    return Rules(rules, min(round(refuse * 2**64), 2**64 - 1), close_idle_ns)
+    for kind, most in (("request", total), *per_connection.items()):
+        if most > 1 + 1e-9:
+            raise ConfigError(f"fault: the probabilities sum to {most:g} ({kind}); there is one fault at most")
+    if len(rules) > MAX_RULES:
+        raise ConfigError(f"fault: {len(rules)} faults, at most {MAX_RULES}")
+    thresholds = {f"{name}_below": _threshold(share) for name, share in per_connection.items()}
+    return Rules(rules, **thresholds, **settings)
+
+
+def _threshold(probability: float) -> int:
+    return min(round(probability * 2**64), 2**64 - 1)
+
+
+def _setting(name: str, value: str) -> dict[str, int]:
+    key = f"fault {name}"
+    if name in ("close-idle", "slow-settings"):
+        return {name.replace("-", "_") + "_ns": duration_ns(key, value)}
+    field = {"stream-limit": "stream_limit", "lowered-stream-limit": "lowered_limit", "window": "window"}[name]
+    if not (value.isascii() and value.isdigit() and 1 <= int(value) < 2**31):
+        raise ConfigError(f"{key}: {value!r} is not a whole number from 1 to 2^31 - 1")
+    return {field: int(value)}
 
 
 def describe() -> str:

@@ -1,6 +1,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from llmgen.tls import Endpoint
+
 class Loop:
     """One sending thread; see loop.pyx. `run` blocks without the GIL until `stop` is called from another thread."""
 
@@ -16,10 +18,18 @@ class Loop:
         seed: int,
         rules: list[tuple[int, int, int]],
         refuse_below: int,
+        mute_below: int,
         close_idle_ns: int,
+        slow_settings_ns: int,
+        stream_limit: int,
+        lowered_limit: int,
+        window: int,
         slots: int,
         models: list[bytes],
         any_model: bool,
+        http1: bool,
+        http2: bool,
+        tls: Endpoint | None,
         truth_fd: int,
         number_base: int,
     ) -> None: ...

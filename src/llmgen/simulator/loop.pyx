@@ -5,20 +5,23 @@ waiting if more is due; so neither sending nor reading can hold up the other. Ar
 that completed a request, and answers are timed from it.
 """
 
-from libc.errno cimport EAGAIN, ECONNABORTED, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, errno
+from cpython.ref cimport Py_DECREF, Py_INCREF
+from libc.errno cimport EAGAIN, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, errno
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport free, malloc
-from libc.string cimport memcpy, memmove, memset
+from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memcmp, memcpy, memmove, memset
 from posix.time cimport CLOCK_MONOTONIC, itimerspec, timespec
 from posix.unistd cimport close, read, write
 
 from llmgen.clock cimport clock_offset, monotonic_ns
 from llmgen.simulator.answer cimport model_named
-from llmgen.simulator.emit cimport EMIT_AGAIN, EMIT_OVER, Emitted, emit
+from llmgen.simulator.emit cimport EMIT_AGAIN, EMIT_ERRAND, EMIT_OVER, Emitted, emit
+from llmgen.simulator.http2 cimport http2_announce, http2_begin, http2_end, http2_flush, http2_flush_all, http2_take
 from llmgen.simulator.request cimport MAX_HEAD_BYTES, Chunks, RequestHead, chunks_read, head_read, head_size
 from llmgen.simulator.route cimport refuse, route
 from llmgen.simulator.server cimport (
     BACKLOG_BYTES,
+    DRAW_MUTE,
     DRAW_REFUSE,
     FAULT_CANCELLED,
     FAULT_NONE,
@@ -27,6 +30,10 @@ from llmgen.simulator.server cimport (
     LIST_IDLE,
     LIST_LINGER,
     MAX_RULES,
+    PLAIN_BYTES,
+    PROTOCOL_HTTP1,
+    PROTOCOL_HTTP2,
+    PROTOCOL_UNKNOWN,
     READ_BYTES,
     Conn,
     Samples,
@@ -52,9 +59,22 @@ from llmgen.simulator.server cimport (
     server_new,
     stream_end,
     stream_free,
+    stream_new,
     streams_unpark,
+    tls_drain,
 )
-from llmgen.simulator.truthlog cimport TRUTH_IDLE_ROWS, truth_flush, truth_open
+from llmgen.simulator.tls cimport (
+    SECURED_FAILED,
+    SECURED_HTTP1,
+    SECURED_HTTP2,
+    SECURED_NOT_YET,
+    Secured,
+    session_give,
+    session_new,
+    session_read,
+)
+from llmgen.simulator.truthlog cimport TRUTH_BUFFER_ROWS, TRUTH_IDLE_ROWS, truth_flush, truth_open
+from llmgen.tls cimport Endpoint
 
 cdef extern from "sys/socket.h" nogil:
     enum:
@@ -120,6 +140,8 @@ cdef extern from "sys/eventfd.h" nogil:
 
 cdef enum:
     EMIT_BATCH = 64              # writes between two looks at the sockets: under a millisecond
+    SHARED_BATCH = 2048          # streams whose events share a connection's write, which costs far less each
+    BATCH_ROWS = 10240           # of the truth log that a batch writes at most: event, role, tail and end of each
     READ_BATCH = 64
     ACCEPT_BATCH = 64
     OFFSET_NS = 1000000          # age at which the offset of the kernel's clock is renewed
@@ -169,21 +191,23 @@ cdef ssize_t request_read(Server* v, Conn* conn, uint8_t* data, size_t size, bin
 
     A chunked body is decoded in place, which only works in the connection's own buffer (`kept`).
     """
-    cdef RequestHead head
+    cdef RequestHead head        # what a refusal looks at, while there is no better one
     cdef ssize_t found
     cdef size_t used, body_size
     cdef int status
+    memset(&head, 0, sizeof(head))
     if conn.head == 0:
         found = head_size(data, size, conn.scanned)
         conn.scanned = size
         if found > MAX_HEAD_BYTES or (found < 0 and size > MAX_HEAD_BYTES):
-            refuse(v, conn, 431, b"the head is too large", False, False)
+            refuse(v, conn, &head, 431, b"the head is too large")
             return -1
         if found < 0:
             return 0
         status = head_read(data, found, &head)
         if status != 0:
-            refuse(v, conn, status, b"malformed request", False, False)
+            head.keep_alive = False
+            refuse(v, conn, &head, status, b"malformed request")
             return -1
         conn.head = found
         conn.chunked = head.chunked
@@ -200,7 +224,8 @@ cdef ssize_t request_read(Server* v, Conn* conn, uint8_t* data, size_t size, bin
             return 0
         status = chunks_read(data + conn.head, size - conn.head, &conn.chunks)
         if status < 0:
-            refuse(v, conn, -status, b"malformed chunked body", False, False)
+            head.keep_alive = False
+            refuse(v, conn, &head, -status, b"malformed chunked body")
             return -1
         if status == 0:
             return 0
@@ -257,16 +282,127 @@ cdef void settle(Server* v, Conn* conn) noexcept nogil:
     else:
         list_remove(v, conn)
     paused = conn.streams != NULL and conn.carry_size > PIPELINED_BYTES
-    if paused != conn.paused:
+    if paused != conn.paused and conn.multiplex == NULL:
         conn.paused = paused
         conn_watch(v, conn)
+
+
+cdef void http2_start(Server* v, Conn* conn) noexcept nogil:
+    """Begins HTTP/2; with slow settings nothing is read or said before they are due."""
+    cdef Stream* errand
+    if not http2_begin(v, conn):
+        conn_reset(v, conn, FAULT_CANCELLED)
+        return
+    if v.slow_settings_ns == 0:
+        http2_announce(v, conn)
+        return
+    errand = stream_new(v, conn)
+    if errand == NULL:
+        conn_reset(v, conn, FAULT_CANCELLED)
+        return
+    errand.errand = True
+    errand.due = monotonic_ns() + v.slow_settings_ns
+    conn.paused = True
+    heap_push(v, errand)
+    conn_watch(v, conn)
+
+
+cdef void settings_due(Server* v, Stream* errand) noexcept nogil:
+    """The slow settings' time: they are sent, and what the client has said meanwhile is taken up."""
+    cdef Conn* conn = errand.conn
+    stream_end(v, errand, FAULT_NONE)
+    http2_announce(v, conn)
+    conn.paused = False
+    conn_watch(v, conn)
+    if conn.carry_size > 0:
+        http2_take(v, conn, conn.carry, conn.carry_size)
+        conn.carry_size = 0
+
+
+cdef bint identify(Server* v, Conn* conn, const uint8_t* data, size_t size) noexcept nogil:
+    """Which protocol the first bytes are of; False: too few to tell. ALPN has told already on TLS."""
+    cdef size_t n = size if size < 4 else 4
+    if v.http1 and (not v.http2 or memcmp(data, b"PRI ", n) != 0):
+        conn.protocol = PROTOCOL_HTTP1
+    elif v.http1 and n < 4:
+        return False
+    else:
+        http2_start(v, conn)
+    return True
+
+
+cdef void take(Server* v, Conn* conn, uint8_t* data, size_t size) noexcept nogil:
+    """Plain bytes of a read, which do not lie in the connection's own buffer."""
+    cdef ssize_t used
+    if conn.protocol == PROTOCOL_UNKNOWN:
+        if conn.carry_size == 0 and not identify(v, conn, data, size):
+            if not conn_keep(conn, data, size, 0):
+                conn_reset(v, conn, FAULT_CANCELLED)
+            return
+        if conn.carry_size > 0:
+            if not conn_keep(conn, data, size, 0):
+                conn_reset(v, conn, FAULT_CANCELLED)
+                return
+            if not identify(v, conn, conn.carry, conn.carry_size):
+                return
+            if conn.protocol == PROTOCOL_HTTP1:
+                kept_read(v, conn)
+            elif not conn.dead and not conn.paused:
+                http2_take(v, conn, conn.carry, conn.carry_size)
+                conn.carry_size = 0
+            return
+    if conn.dead:
+        return
+    if conn.protocol == PROTOCOL_HTTP2:
+        if conn.paused:
+            if not conn_keep(conn, data, size, 0):
+                conn_reset(v, conn, FAULT_CANCELLED)
+        else:
+            http2_take(v, conn, data, size)
+    elif conn.carry_size > 0:
+        if conn_keep(conn, data, size, conn.need):
+            kept_read(v, conn)
+        else:
+            conn_reset(v, conn, FAULT_CANCELLED)
+    else:
+        used = requests_read(v, conn, data, size, False)
+        if 0 <= used < <ssize_t>size:
+            if not conn_keep(conn, data + used, size - used, conn.need):
+                conn_reset(v, conn, FAULT_CANCELLED)
+            elif conn.chunked:
+                kept_read(v, conn)
+
+
+cdef void take_tls(Server* v, Conn* conn, const uint8_t* data, size_t size) noexcept nogil:
+    """Encrypted bytes of a read: the handshake, or records whose plain bytes are taken up one after the other."""
+    cdef Secured secured = session_give(conn.tls, data, size)
+    cdef ssize_t got
+    if tls_drain(v, conn) < 0:               # also when it failed: the alert tells the peer why
+        return
+    if secured == SECURED_FAILED:
+        conn_close(v, conn, FAULT_CANCELLED)
+        return
+    if secured == SECURED_NOT_YET:
+        return
+    if conn.protocol == PROTOCOL_UNKNOWN and conn.requests == 0:
+        if secured == SECURED_HTTP2:
+            http2_start(v, conn)
+        elif secured == SECURED_HTTP1:
+            conn.protocol = PROTOCOL_HTTP1
+    while not conn.dead and not conn.ending:
+        got = session_read(conn.tls, v.plain, PLAIN_BYTES)
+        if got <= 0:
+            if tls_drain(v, conn) >= 0 and got < 0:
+                conn_close(v, conn, FAULT_CANCELLED)
+            return
+        take(v, conn, v.plain, got)
 
 
 cdef void read_ready(Server* v, Conn* conn) noexcept nogil:
     cdef uint8_t* target = v.read_buffer
     cdef size_t room = READ_BYTES
-    cdef ssize_t got, used
-    if conn.carry_size > 0 and conn.need > conn.carry_size and conn.carry_capacity >= conn.need:
+    cdef ssize_t got
+    if conn.tls == NULL and conn.carry_size > 0 and conn.need > conn.carry_size and conn.carry_capacity >= conn.need:
         target = conn.carry + conn.carry_size        # a large body goes straight to its place
         room = conn.carry_capacity - conn.carry_size
     got = receive(v, conn.fd, target, room, &conn.stamp)
@@ -275,30 +411,24 @@ cdef void read_ready(Server* v, Conn* conn) noexcept nogil:
     if got <= 0:
         conn_close(v, conn, FAULT_CANCELLED)
         return
-    if conn.ending:
+    if conn.ending or conn.muted:
         return                                       # what comes behind our end is of no interest
     if target != v.read_buffer:
         conn.carry_size += got
         kept_read(v, conn)
-    elif conn.carry_size > 0:
-        if conn_keep(conn, target, got, conn.need):
-            kept_read(v, conn)
-        else:
-            conn_reset(v, conn, FAULT_CANCELLED)
+    elif conn.tls != NULL:
+        take_tls(v, conn, target, got)
     else:
-        used = requests_read(v, conn, target, got, False)
-        if 0 <= used < got:
-            if not conn_keep(conn, target + used, got - used, conn.need):
-                conn_reset(v, conn, FAULT_CANCELLED)
-            elif conn.chunked:
-                kept_read(v, conn)
+        take(v, conn, target, got)
     settle(v, conn)
 
 
 cdef void write_ready(Server* v, Conn* conn) noexcept nogil:
-    if conn.held or conn_flush(v, conn, BACKLOG_BYTES) < 0:
+    if conn_flush(v, conn) < 0:
         return
-    if conn.out_size - conn.out_at <= BACKLOG_BYTES:
+    if conn.multiplex != NULL and not conn.ending:
+        http2_flush(v, conn)
+    elif conn.parked and conn.out_size - conn.out_at <= BACKLOG_BYTES:
         streams_unpark(v, conn)
 
 
@@ -330,6 +460,12 @@ cdef void accept_ready(Server* v) noexcept nogil:
         if draw(mixed(v.seed ^ conn.number), DRAW_REFUSE) < v.refuse_below:
             conn_reset(v, conn, FAULT_REFUSE)
             continue
+        conn.muted = draw(mixed(v.seed ^ conn.number), DRAW_MUTE) < v.mute_below
+        if v.tls != NULL:
+            conn.tls = session_new(v.tls)
+            if conn.tls == NULL:
+                conn_reset(v, conn, FAULT_CANCELLED)
+                continue
         conn.watched = EPOLLIN | EPOLLRDHUP
         event.events = conn.watched
         event.data.ptr = conn
@@ -346,21 +482,27 @@ cdef void answered(Server* v, Stream* s) noexcept nogil:
     cdef Conn* conn = s.conn
     cdef bint keep_alive = s.keep_alive
     stream_end(v, s, s.fault)
-    if not keep_alive:
+    if conn.multiplex != NULL:
+        if not keep_alive or (conn.multiplex.goaway and conn.streams == NULL):
+            http2_end(v, conn)
+    elif not keep_alive:
         conn_end(v, conn)
-        return
-    if conn.carry_size > 0:
+    elif conn.carry_size > 0:
         kept_read(v, conn)
     settle(v, conn)
 
 
 cdef int emit_due(Server* v, int64_t now) noexcept nogil:
-    """Sends what is due until `now`, at most EMIT_BATCH streams."""
+    """Sends what is due until `now`, at most EMIT_BATCH writes or SHARED_BATCH streams; 1: more may be due."""
     cdef Stream* s
     cdef Emitted outcome
     cdef int64_t due
-    cdef int count = 0
-    while count < EMIT_BATCH:
+    cdef int writes = 0, shared = 0
+    if v.truth.fd >= 0:
+        if v.truth.count > TRUTH_BUFFER_ROWS - BATCH_ROWS:
+            truth_flush(&v.truth, now)       # not in the middle of a batch: its rows get their stamps at its end
+        v.first_unstamped = v.truth.count
+    while writes < EMIT_BATCH and shared < SHARED_BATCH:
         due = next_due(v)
         if due < 0 or due > now:
             break
@@ -368,13 +510,28 @@ cdef int emit_due(Server* v, int64_t now) noexcept nogil:
         if s.conn == NULL:
             stream_free(v, s)
             continue
-        count += 1
+        if s.number > 0:
+            shared += 1
+        else:
+            writes += 1
         outcome = emit(v, s)
         if outcome == EMIT_AGAIN:
             heap_push(v, s)
         elif outcome == EMIT_OVER:
             answered(v, s)
-    return count
+        elif outcome == EMIT_ERRAND:
+            settings_due(v, s)
+    if v.dirty != NULL:
+        http2_flush_all(v)
+    return writes == EMIT_BATCH or shared == SHARED_BATCH
+
+
+cdef void idle_end(Server* v, Conn* conn) noexcept nogil:
+    list_remove(v, conn)
+    if conn.multiplex != NULL:
+        http2_end(v, conn)
+    else:
+        conn_end(v, conn)
 
 
 cdef int64_t expire(Server* v, int64_t now) noexcept nogil:
@@ -386,7 +543,7 @@ cdef int64_t expire(Server* v, int64_t now) noexcept nogil:
         wake = v.lists[LIST_LINGER].first.since + LINGER_NS
     if v.close_idle_ns > 0:
         while v.lists[LIST_IDLE].first != NULL and v.lists[LIST_IDLE].first.since + v.close_idle_ns <= now:
-            conn_end(v, v.lists[LIST_IDLE].first)
+            idle_end(v, v.lists[LIST_IDLE].first)
         if v.lists[LIST_IDLE].first != NULL and (wake < 0 or v.lists[LIST_IDLE].first.since + v.close_idle_ns < wake):
             wake = v.lists[LIST_IDLE].first.since + v.close_idle_ns
     if v.accept_again > 0:
@@ -439,7 +596,7 @@ cdef void turn(Server* v) noexcept nogil:
     cdef uint64_t value
     cdef int i, count
     cdef int timeout = 0
-    if emit_due(v, monotonic_ns()) < EMIT_BATCH:
+    if not emit_due(v, monotonic_ns()):
         timeout = sleep_until(v, monotonic_ns())
     count = epoll_wait(v.epoll, events, READ_BATCH, timeout)
     for i in range(count):
@@ -485,8 +642,9 @@ cdef class Loop:
     """
 
     def __cinit__(self, int listener, *, ttft, itl, output, per_event, int64_t step_ns, uint64_t seed, list rules,
-                  uint64_t refuse_below, int64_t close_idle_ns, uint32_t slots, list models, bint any_model,
-                  int truth_fd, uint32_t number_base):
+                  uint64_t refuse_below, uint64_t mute_below, int64_t close_idle_ns, int64_t slow_settings_ns,
+                  uint32_t stream_limit, uint32_t lowered_limit, uint32_t window, uint32_t slots, list models,
+                  bint any_model, bint http1, bint http2, Endpoint tls, int truth_fd, uint32_t number_base):
         cdef Server* v = server_new(
             listener, epoll_create1(EPOLL_CLOEXEC), timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC),
             eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
@@ -505,6 +663,12 @@ cdef class Loop:
             v.output_given = True
         v.step_ns, v.seed, v.refuse_below, v.close_idle_ns = step_ns, seed, refuse_below, close_idle_ns
         v.slots, v.number_base = slots, number_base
+        v.mute_below, v.slow_settings_ns, v.stream_limit = mute_below, slow_settings_ns, stream_limit
+        v.lowered_limit, v.window, v.http1, v.http2 = lowered_limit, window, http1, http2
+        v.on_request = route
+        if tls is not None:
+            Py_INCREF(tls)
+            v.tls = <void*>tls
         if len(rules) > MAX_RULES:
             raise ValueError("too many fault rules")
         for i, (below, fault, parameter) in enumerate(rules):
@@ -516,6 +680,10 @@ cdef class Loop:
         v.model_fixed = 0 if any_model else len(models)
         if not truth_open(&v.truth, truth_fd):
             raise MemoryError
+        if truth_fd >= 0:
+            v.unstamped = <Conn**>calloc(TRUTH_BUFFER_ROWS, sizeof(Conn*))
+            if v.unstamped == NULL:
+                raise MemoryError
         event.events = EPOLLIN
         event.data.ptr = &v.wake
         epoll_ctl(v.epoll, EPOLL_CTL_ADD, v.wake, &event)
@@ -545,9 +713,13 @@ cdef class Loop:
     def close(self):
         """Closes all connections and completes the truth log."""
         cdef int epoll, timer, wake
+        cdef void* tls
         if self.v != NULL:
             epoll, timer, wake = self.v.epoll, self.v.timer, self.v.wake
+            tls = self.v.tls
             server_free(self.v)
+            if tls != NULL:
+                Py_DECREF(<object>tls)
             self.v = NULL
             close(epoll)
             close(timer)

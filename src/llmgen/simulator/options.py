@@ -27,6 +27,7 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     tls: bool = False
     cert: str | None = None  # PEM; None with tls: a self-signed certificate for localhost
     key: str | None = None
+    write_cert: str | None = None  # the self-signed certificate is written there, for clients to trust
     client_ca: str | None = None  # PEM: clients must show a certificate of this authority
     models: tuple[str, ...] = ()  # names served; (): one of the simulator's own is told, any is served
     stop_on_eof: bool = False  # end when standard input does: a child does not outlive its parent

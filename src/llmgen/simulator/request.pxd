@@ -25,6 +25,8 @@ cdef struct RequestHead:
     bint http10
     bint keep_alive
     bint expect                  # 100-continue
+    void* stream                 # HTTP/2: the server's Stream; NULL once somebody has taken it over
+    uint32_t number              # HTTP/2: its id
 
 
 cdef struct Chunks:              # decodes a chunked body in place; zeroed is the start

@@ -6,5 +6,5 @@ from llmgen.simulator.request cimport RequestHead
 from llmgen.simulator.server cimport Conn, Server
 
 
-cdef bint route(Server* v, Conn* conn, const RequestHead* head, const uint8_t* body, size_t size) noexcept nogil
-cdef void refuse(Server* v, Conn* conn, int status, const char* message, bint keep_alive, bint bodyless) noexcept nogil
+cdef bint route(Server* v, Conn* conn, RequestHead* head, const uint8_t* body, size_t size) noexcept nogil
+cdef void refuse(Server* v, Conn* conn, const RequestHead* head, int status, const char* message) noexcept nogil

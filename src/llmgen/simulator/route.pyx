@@ -15,6 +15,7 @@ from llmgen.simulator.body cimport (
     ask_read,
 )
 from llmgen.simulator.emit cimport HEAD_AHEAD_NS, emit_head, log_request
+from llmgen.simulator.http2 cimport http2_data, http2_head, http2_touch
 from llmgen.simulator.request cimport METHOD_GET, METHOD_HEAD, METHOD_POST, RequestHead, request_index
 from llmgen.simulator.server cimport (
     DRAW_FAULT,
@@ -27,6 +28,7 @@ from llmgen.simulator.server cimport (
     FAULT_HANG,
     FAULT_HTML,
     FAULT_NONE,
+    FAULT_REFUSED_STREAM,
     FAULT_SLOW,
     FAULT_SPLIT,
     FAULT_STATUS,
@@ -48,6 +50,8 @@ from llmgen.simulator.server cimport (
     stream_new,
     stream_start,
 )
+from llmgen.wire.http2 cimport http2_cancel, http2_raw
+from llmgen.wire.http2_frames cimport H2_REFUSED_STREAM
 
 cdef enum:
     DEFAULT_TOKENS = 128         # of an answer whose length nobody told
@@ -58,22 +62,29 @@ cdef inline bint is_path(const RequestHead* head, const char* path, size_t size)
     return head.path.size == size and memcmp(head.path.data, path, size) == 0
 
 
-cdef void send_document(Server* v, Conn* conn, int status, const char* content_type, uint8_t* buffer, uint8_t* end,
-                        bint keep_alive, bint bodyless) noexcept nogil:
-    """Sends the body that lies HEAD_BYTES into `buffer` with its head; closes afterwards unless `keep_alive`."""
+cdef void send_document(Server* v, Conn* conn, const RequestHead* head, int status, const char* content_type,
+                        uint8_t* buffer, uint8_t* end) noexcept nogil:
+    """Answers with the body that lies HEAD_BYTES into `buffer`."""
     cdef uint8_t* body = buffer + HEAD_BYTES
     cdef size_t size = end - body
-    cdef uint8_t* to = put_head(buffer, status, content_type, size, keep_alive, False)
-    if not bodyless:
+    cdef uint8_t* to
+    if head.number > 0:
+        http2_head(v, conn, head.number, status, content_type, size, head.method == METHOD_HEAD or size == 0)
+        if head.method != METHOD_HEAD and size > 0:
+            http2_data(v, conn, head.number, body, size, True)
+        return
+    to = put_head(buffer, status, content_type, size, head.keep_alive, False)
+    if head.method != METHOD_HEAD:
         memmove(to, body, size)
         to += size
-    if conn_send(v, conn, buffer, to - buffer) >= 0 and not keep_alive:
+    if conn_send(v, conn, buffer, to - buffer) >= 0 and not head.keep_alive:
         conn_end(v, conn)
 
 
-cdef void refuse(Server* v, Conn* conn, int status, const char* message, bint keep_alive, bint bodyless) noexcept nogil:
+cdef void refuse(Server* v, Conn* conn, const RequestHead* head, int status, const char* message) noexcept nogil:
+    """Answers with an error document."""
     cdef uint8_t* end = put_error(v.scratch + HEAD_BYTES, status, message)
-    send_document(v, conn, status, b"application/json", v.scratch, end, keep_alive, bodyless)
+    send_document(v, conn, head, status, b"application/json", v.scratch, end)
 
 
 cdef const char* ask_message(int result) noexcept nogil:
@@ -127,16 +138,30 @@ cdef void choose_fault(Server* v, Stream* s) noexcept nogil:
     elif s.fault == FAULT_EMPTY:
         s.tokens = 0
         s.stopped = True
-    elif s.fault == FAULT_UNFRAMED and s.streaming:
+    elif s.fault == FAULT_UNFRAMED and s.streaming and s.number == 0:
         s.framing = FRAMED_BY_EOF
         s.keep_alive = False
 
 
-cdef bint fault_at_once(Server* v, Conn* conn, Stream* s) noexcept nogil:
+cdef void send_garbage(Server* v, Conn* conn) noexcept nogil:
+    """Bytes that are no HTTP, then the end. On HTTP/2 the turn's flush sends and closes."""
+    cdef const uint8_t* text = <const uint8_t*>b"\x16\x03\x00this is no HTTP\r\n\r\n"
+    if conn.multiplex == NULL:
+        if conn_send(v, conn, text, 22) >= 0:
+            conn_end(v, conn)
+        return
+    http2_raw(&conn.multiplex.http2, text, 22)
+    conn.multiplex.goaway = True
+    while conn.streams != NULL:
+        stream_end(v, conn.streams, FAULT_GARBAGE)
+    http2_touch(v, conn)
+
+
+cdef bint fault_at_once(Server* v, Conn* conn, RequestHead* head, Stream* s) noexcept nogil:
     """Deals with faults that strike before any token; False if the answer is to run."""
-    cdef bint keep_alive = s.keep_alive
     cdef uint8_t* end
     cdef uint32_t fault = s.fault, status = s.parameter
+    head.keep_alive = s.keep_alive
     if fault == FAULT_HANG:
         return True
     if fault == FAULT_DROP:
@@ -144,45 +169,35 @@ cdef bint fault_at_once(Server* v, Conn* conn, Stream* s) noexcept nogil:
         conn_close(v, conn, fault)
     elif fault == FAULT_STATUS:
         stream_end(v, s, fault)
-        refuse(v, conn, status, b"simulated fault", keep_alive, False)
+        refuse(v, conn, head, status, b"simulated fault")
     elif fault == FAULT_HTML:
         stream_end(v, s, fault)
         end = put_bytes(v.scratch + HEAD_BYTES, b"<!DOCTYPE html><title>Welcome</title><p>It works!\n", 50)
-        send_document(v, conn, 200, b"text/html", v.scratch, end, keep_alive, False)
+        send_document(v, conn, head, 200, b"text/html", v.scratch, end)
     elif fault == FAULT_GARBAGE:
         stream_end(v, s, fault)
-        if conn_send(v, conn, <const uint8_t*>b"\x16\x03\x00this is no HTTP\r\n\r\n", 22) >= 0:
-            conn_end(v, conn)
+        send_garbage(v, conn)
+    elif fault == FAULT_REFUSED_STREAM and head.number > 0:
+        stream_end(v, s, fault)
+        http2_cancel(&conn.multiplex.http2, head.number, H2_REFUSED_STREAM)
     else:
         return False
     return True
 
 
-cdef void generate(Server* v, Conn* conn, const RequestHead* head, bint chat, const uint8_t* body,
-                   size_t size) noexcept nogil:
-    """A chat or completions request: refused, or a stream that is started."""
-    cdef Asked asked
+cdef Stream* new_stream(Server* v, Conn* conn, RequestHead* head, const Asked* asked, bint chat) noexcept nogil:
+    """The stream of a request, not started; NULL without memory. On HTTP/2 it exists already."""
     cdef Stream* s
-    cdef Model* model = &v.models[0]
     cdef uint64_t salt
-    cdef int64_t index
-    cdef int result = ask_read(body, size, chat, &asked)
-    if result != ASK_OK:
-        refuse(v, conn, 400, ask_message(result), head.keep_alive, False)
-        return
-    if asked.model.size > 0:
-        model = model_named(v, asked.model.data, asked.model.size) if asked.model.size <= MAX_MODEL_BYTES else NULL
-        if model == NULL:
-            refuse(v, conn, 404, b"this model does not exist here", head.keep_alive, False)
-            return
-    s = stream_new(v, conn)
-    if s == NULL:
-        refuse(v, conn, 503, b"out of memory", False, False)
-        return
-    index = request_index(&head.request_id, &salt)
-    s.index = index
-    s.key = mixed(v.seed ^ mixed((<uint64_t>index ^ salt) if index >= 0 else ~<uint64_t>s.serial))
-    s.model = model
+    if head.stream != NULL:
+        s = <Stream*>head.stream
+        head.stream = NULL
+    else:
+        s = stream_new(v, conn)
+        if s == NULL:
+            return NULL
+    s.index = request_index(&head.request_id, &salt)
+    s.key = mixed(v.seed ^ mixed((<uint64_t>s.index ^ salt) if s.index >= 0 else ~<uint64_t>s.serial))
     s.arrival = conn.stamp
     s.input_tokens = asked.input_tokens
     s.chat = chat
@@ -190,43 +205,68 @@ cdef void generate(Server* v, Conn* conn, const RequestHead* head, bint chat, co
     s.include_usage = asked.include_usage
     s.continuous_usage = asked.continuous_usage
     s.keep_alive = head.keep_alive
-    s.framing = FRAMED_CHUNKS
+    s.framing = FRAMED_CHUNKS if head.number == 0 else FRAMED_BY_EOF
     if head.http10 and asked.stream:
         s.framing = FRAMED_BY_EOF
         s.keep_alive = False
+    return s
+
+
+cdef void generate(Server* v, Conn* conn, RequestHead* head, bint chat, const uint8_t* body,
+                   size_t size) noexcept nogil:
+    """A chat or completions request: refused, or a stream that is started."""
+    cdef Asked asked
+    cdef Stream* s
+    cdef Model* model = &v.models[0]
+    cdef int result = ask_read(body, size, chat, &asked)
+    if result != ASK_OK:
+        refuse(v, conn, head, 400, ask_message(result))
+        return
+    if asked.model.size > 0:
+        model = model_named(v, asked.model.data, asked.model.size) if asked.model.size <= MAX_MODEL_BYTES else NULL
+        if model == NULL:
+            refuse(v, conn, head, 404, b"this model does not exist here")
+            return
+    s = new_stream(v, conn, head, &asked, chat)
+    if s == NULL:
+        refuse(v, conn, head, 503, b"out of memory")
+        return
+    s.model = model
     choose_length(v, s, &asked)
     choose_fault(v, s)
     log_request(v, s)
-    if fault_at_once(v, conn, s):
+    if fault_at_once(v, conn, head, s):
         return
     stream_start(v, s)
     if s.streaming and s.fault != FAULT_SLOW and (s.queued or s.due - monotonic_ns() > HEAD_AHEAD_NS):
         emit_head(v, s)
 
 
-cdef bint route(Server* v, Conn* conn, const RequestHead* head, const uint8_t* body, size_t size) noexcept nogil:
+cdef void tell_models(Server* v, Conn* conn, const RequestHead* head) noexcept nogil:
+    cdef uint8_t* buffer = <uint8_t*>malloc(HEAD_BYTES + EVENT_BYTES * (v.model_count + 1))
+    if buffer == NULL:
+        refuse(v, conn, head, 503, b"out of memory")
+        return
+    send_document(v, conn, head, 200, b"application/json", buffer, put_models(buffer + HEAD_BYTES, v))
+    free(buffer)
+
+
+cdef bint route(Server* v, Conn* conn, RequestHead* head, const uint8_t* body, size_t size) noexcept nogil:
     """Answers a whole request, or starts the stream that will; False: the connection takes no further request."""
     cdef bint chat = is_path(head, b"/v1/chat/completions", 20)
-    cdef bint keep_alive = head.keep_alive, bodyless = head.method == METHOD_HEAD
-    cdef uint8_t* buffer
     v.requests += 1
     if chat or is_path(head, b"/v1/completions", 15):
         if head.method == METHOD_POST:
             generate(v, conn, head, chat, body, size)
         else:
-            refuse(v, conn, 405, b"this path wants POST", keep_alive, bodyless)
+            refuse(v, conn, head, 405, b"this path wants POST")
     elif is_path(head, b"/v1/models", 10):
-        if head.method == METHOD_GET or bodyless:
-            buffer = <uint8_t*>malloc(HEAD_BYTES + EVENT_BYTES * (v.model_count + 1))
-            if buffer == NULL:
-                return False
-            send_document(v, conn, 200, b"application/json", buffer, put_models(buffer + HEAD_BYTES, v), keep_alive,
-                          bodyless)
-            free(buffer)
+        if head.method == METHOD_GET or head.method == METHOD_HEAD:
+            tell_models(v, conn, head)
         else:
-            refuse(v, conn, 405, b"this path wants GET", keep_alive, bodyless)
+            refuse(v, conn, head, 405, b"this path wants GET")
     elif is_path(head, b"/health", 7):
-        send_document(v, conn, 200, b"text/plain", v.scratch, v.scratch + HEAD_BYTES, keep_alive, bodyless)
+        send_document(v, conn, head, 200, b"text/plain", v.scratch, v.scratch + HEAD_BYTES)
     else:
-        refuse(v, conn, 404, b"no such path", keep_alive, bodyless)
+        refuse(v, conn, head, 404, b"no such path")
     return not conn.dead and not conn.ending

@@ -1,16 +1,20 @@
 # What one sending thread of the simulator knows: settings, connections, streams, the heap of due times, output.
 
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from posix.uio cimport iovec
 
 from llmgen.clock cimport ClockOffset
-from llmgen.simulator.request cimport Chunks
+from llmgen.simulator.request cimport Chunks, Method, RequestHead
 from llmgen.simulator.truthlog cimport TruthLog
+from llmgen.wire.http2 cimport Http2
+from llmgen.wire.sink cimport Sink
 
 
 cdef enum:
     READ_BYTES = 262144          # one buffer a thread; larger ones gained nothing
     SCRATCH_BYTES = 65536        # holds an answer's head, its role event and an event of MAX_TOKENS_PER_EVENT
     MAX_TOKENS_PER_EVENT = 1024  # so that an event fits into the smallest HTTP/2 frame limit (16,384 bytes)
+    PLAIN_BYTES = 65536          # TLS: of the records of one read
     BACKLOG_BYTES = 262144       # a connection with more unsent bytes pauses its streams until the client has read
     MAX_MODELS = 64              # distinct model names echoed; each has a template
     MAX_MODEL_BYTES = 256
@@ -27,6 +31,7 @@ cdef enum:
     DRAW_FAULT = 5
     DRAW_WORDS = 6
     DRAW_REFUSE = 7
+    DRAW_MUTE = 8
 
 
 cdef struct Samples:             # a distribution as a power of two of values drawn beforehand
@@ -60,6 +65,7 @@ cdef enum Fault:
     FAULT_GOAWAY = 21
     FAULT_REFUSED_STREAM = 22
     FAULT_RST_STREAM = 23
+    FAULT_MUTE = 24
     FAULT_CANCELLED = 254        # detail of an end row only: the client went away
     FAULT_STOPPED = 255          # detail of an end row only: the endpoint was stopped
 
@@ -81,25 +87,43 @@ cdef struct Model:               # the bytes from `,"model":` to the opening quo
 
 cdef enum Framing:
     FRAMED_CHUNKS = 0
-    FRAMED_BY_EOF = 1
-    FRAMED_DATA = 2              # HTTP/2
+    FRAMED_BY_EOF = 1            # and by DATA frames, which the codec puts around
+
+
+cdef enum Protocol:
+    PROTOCOL_UNKNOWN = 0         # until the first bytes (or ALPN) tell
+    PROTOCOL_HTTP1 = 1
+    PROTOCOL_HTTP2 = 2
 
 
 cdef struct Conn
+cdef struct Server
+
+
+cdef struct Incoming:            # an HTTP/2 request that is not complete yet
+    uint8_t* body
+    size_t size
+    size_t capacity
+    Method method
+    uint32_t path_size
+    uint32_t id_size
+    uint8_t path[128]
+    uint8_t request_id[128]
 
 
 cdef struct Stream:
     Conn* conn                   # NULL: the connection is gone; freed when it leaves the heap
     Stream* prev                 # the connection's streams
     Stream* next
-    Stream* link                 # the list of free streams; the queue for a slot; the connection's due streams
+    Stream* link                 # the list of free streams, or the queue for a slot
+    Incoming* incoming           # HTTP/2: until the request is complete
+    uint8_t* held                # bytes that are held back (slow and split writes)
     Model* model
     int64_t due                  # of the next event
     int64_t after                # of the event after the bytes that are held back
     int64_t arrival
     int64_t index                # of x-request-id; -1
     uint64_t key                 # what random numbers are keyed by
-    int64_t window               # HTTP/2: what the peer still accepts
     uint32_t serial
     uint32_t number              # HTTP/2 stream id
     uint32_t tokens              # of the whole answer
@@ -107,6 +131,8 @@ cdef struct Stream:
     uint32_t input_tokens
     uint32_t strike_at           # tokens after which the fault strikes
     uint32_t parameter
+    uint32_t held_at
+    uint32_t held_size
     uint32_t held_tokens         # tokens of the event whose bytes are held back
     uint8_t fault
     uint8_t framing
@@ -122,9 +148,20 @@ cdef struct Stream:
     uint8_t queued               # waits for a slot
     uint8_t running              # holds a slot
     uint8_t parked               # waits until the client has read more
+    uint8_t logged               # has a request row in the truth log
+    uint8_t errand               # no answer: the connection's SETTINGS are to be sent
     uint8_t keep_alive
     char id[16]
     char created[10]
+
+
+cdef struct Multiplex:           # HTTP/2 on a connection
+    Http2 http2
+    Sink sink
+    Server* server
+    Conn* conn
+    bint goaway                  # ends with its last stream
+    bint lowered                 # the lowered stream limit was announced
 
 
 cdef struct Conn:
@@ -153,6 +190,10 @@ cdef struct Conn:
     Conn* after
     int64_t since
     Conn* grave
+    Conn* next_dirty
+    Multiplex* multiplex         # HTTP/2
+    void* tls                    # llmgen.tls.Session, a reference of ours; NULL: cleartext
+    int64_t flushed              # stamp of the last HTTP/2 write
     Conn* earlier                # all connections, for the end
     Conn* later
     uint32_t watched             # epoll's mask
@@ -160,7 +201,11 @@ cdef struct Conn:
     uint8_t dead                 # closed; freed at the end of the batch
     uint8_t ending               # close as soon as `out` is empty
     uint8_t lingering            # our side is shut down
-    uint8_t held                 # `out` waits for its stream's due time (slow and split writes)
+    uint8_t protocol
+    uint8_t dirty                # in the list of connections to flush
+    uint8_t blocked              # HTTP/2: the socket took less than was to be written
+    uint8_t parked               # some streams are
+    uint8_t muted                # never answered a byte
     uint8_t chunked              # the body that comes in
     uint8_t paused               # not read from: enough pipelined bytes are kept
 
@@ -192,7 +237,16 @@ cdef struct Server:
     int64_t step_start
     uint64_t seed
     uint64_t refuse_below
+    uint64_t mute_below
     int64_t close_idle_ns        # 0: never
+    int64_t slow_settings_ns     # HTTP/2: SETTINGS come so long after the connection
+    uint32_t stream_limit        # HTTP/2: MAX_CONCURRENT_STREAMS
+    uint32_t lowered_limit       # announced with a connection's first token; 0: it stays
+    uint32_t window              # HTTP/2: INITIAL_WINDOW_SIZE
+    bint http1
+    bint http2
+    void* tls                    # llmgen.tls.Endpoint or NULL
+    bint (*on_request)(Server* v, Conn* conn, RequestHead* head, const uint8_t* body, size_t size) noexcept nogil
     uint32_t slots               # 0: no limit
     FaultRule rules[64]
     uint32_t rule_count
@@ -216,6 +270,7 @@ cdef struct Server:
     Stream* queue_last
     uint32_t running
     Conn* graves
+    Conn* dirty                  # HTTP/2 connections with something to write
     List lists[3]
     Conn* connections_first      # all of them, for the end
     uint32_t open
@@ -224,8 +279,11 @@ cdef struct Server:
     uint32_t number_base         # of this thread's connections and serials
     # buffers
     uint8_t* read_buffer
+    uint8_t* plain               # of TLS
     uint8_t* scratch
     TruthLog truth
+    Conn** unstamped             # by row of the truth log: connections whose write is still to come
+    size_t first_unstamped       # rows before it have their stamps
     ClockOffset offset
     int64_t offset_at
     # counters
@@ -271,8 +329,10 @@ cdef void conn_end(Server* v, Conn* conn) noexcept nogil
 cdef void graves_clear(Server* v) noexcept nogil
 cdef bint conn_keep(Conn* conn, const uint8_t* data, size_t size, size_t room) noexcept nogil
 cdef int conn_send(Server* v, Conn* conn, const uint8_t* data, size_t size) noexcept nogil
+cdef int tls_drain(Server* v, Conn* conn) noexcept nogil
+cdef int tls_write(Server* v, Conn* conn, const iovec* parts, int count) noexcept nogil
 cdef bint conn_queue(Conn* conn, const uint8_t* data, size_t size) noexcept nogil
-cdef int conn_flush(Server* v, Conn* conn, size_t most) noexcept nogil
+cdef int conn_flush(Server* v, Conn* conn) noexcept nogil
 cdef void conn_watch(Server* v, Conn* conn) noexcept nogil
 cdef void list_push(Server* v, Conn* conn, int which, int64_t now) noexcept nogil
 cdef void list_remove(Server* v, Conn* conn) noexcept nogil

@@ -8,10 +8,13 @@ from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcpy, memmove, memset
+from posix.uio cimport iovec
 from posix.unistd cimport close
 
 from llmgen.clock cimport monotonic_ns, realtime_ns
+from llmgen.simulator.tls cimport session_free, session_goodbye, session_pending, session_sent, session_write
 from llmgen.simulator.truthlog cimport TRUTH_END, TruthRow, truth_close, truth_row
+from llmgen.wire.http2 cimport http2_free, http2_set_user
 
 cdef extern from "sys/socket.h" nogil:
     enum:
@@ -41,7 +44,6 @@ cdef extern from "sys/epoll.h" nogil:
 
 cdef enum:
     KEEP_BUFFER_BYTES = 65536    # an idle connection's larger buffers are given back
-    ALLOCATION_ERROR = 12        # ENOMEM: nothing sensible can be sent any more
 
 
 cdef Server* server_new(int listener, int epoll, int timer, int wake) noexcept nogil:
@@ -54,10 +56,11 @@ cdef Server* server_new(int listener, int epoll, int timer, int wake) noexcept n
     v.wake = wake
     v.truth.fd = -1
     v.read_buffer = <uint8_t*>malloc(READ_BYTES)
+    v.plain = <uint8_t*>malloc(PLAIN_BYTES)
     v.scratch = <uint8_t*>malloc(SCRATCH_BYTES)
     v.heap_capacity = 1024
     v.heap = <HeapEntry*>malloc(v.heap_capacity * sizeof(HeapEntry))
-    if v.read_buffer == NULL or v.scratch == NULL or v.heap == NULL:
+    if v.read_buffer == NULL or v.plain == NULL or v.scratch == NULL or v.heap == NULL:
         server_free(v)
         return NULL
     return v
@@ -94,6 +97,8 @@ cdef void server_free(Server* v) noexcept nogil:
     free(v.output.values)
     free(v.per_event.values)
     free(v.read_buffer)
+    free(v.plain)
+    free(v.unstamped)
     free(v.scratch)
     free(v.heap)
     free(v)
@@ -148,10 +153,14 @@ cdef void conn_reset(Server* v, Conn* conn, int how) noexcept nogil:
 
 cdef void conn_end(Server* v, Conn* conn) noexcept nogil:
     """Our side is done: FIN behind what is unsent, then wait (bounded) for the peer's; closing earlier could reset."""
-    if conn.dead or conn.lingering:
+    if conn.dead or conn.ending:
         return
+    if conn.tls != NULL:
+        session_goodbye(conn.tls)
+        if tls_drain(v, conn) < 0:
+            return
     conn.ending = True
-    conn.paused = False
+    conn.paused = conn.blocked = False
     if conn.out_at == conn.out_size:
         conn.lingering = True
         shutdown(conn.fd, SHUT_WR)
@@ -164,6 +173,11 @@ cdef void graves_clear(Server* v) noexcept nogil:
     while v.graves != NULL:
         conn = v.graves
         v.graves = conn.grave
+        if conn.multiplex != NULL:
+            http2_free(&conn.multiplex.http2)
+            free(conn.multiplex)
+        if conn.tls != NULL:
+            session_free(conn.tls)
         free(conn.carry)
         free(conn.out)
         free(conn)
@@ -196,7 +210,7 @@ cdef void conn_watch(Server* v, Conn* conn) noexcept nogil:
         return
     if not conn.paused:
         mask |= EPOLLIN
-    if conn.out_at < conn.out_size and not conn.held:
+    if conn.out_at < conn.out_size or conn.blocked:
         mask |= EPOLLOUT
     if mask != conn.watched:
         event.events = mask
@@ -226,8 +240,7 @@ cdef bint conn_queue(Conn* conn, const uint8_t* data, size_t size) noexcept nogi
     return True
 
 
-cdef int conn_send(Server* v, Conn* conn, const uint8_t* data, size_t size) noexcept nogil:
-    """0: all handed to the kernel, 1: (partly) queued, -1: the connection was lost and is closed."""
+cdef int raw_send(Server* v, Conn* conn, const uint8_t* data, size_t size) noexcept nogil:
     cdef ssize_t done = 0
     v.writes += 1
     if conn.out_at == conn.out_size:
@@ -246,15 +259,42 @@ cdef int conn_send(Server* v, Conn* conn, const uint8_t* data, size_t size) noex
     return 1
 
 
-cdef int conn_flush(Server* v, Conn* conn, size_t most) noexcept nogil:
-    """Sends up to `most` bytes of the queue: 0 it is empty, 1 not yet, -1 the connection was lost and is closed."""
-    cdef size_t size = conn.out_size - conn.out_at
+cdef int tls_drain(Server* v, Conn* conn) noexcept nogil:
+    """Sends what the TLS session has for the peer: as conn_send."""
+    cdef iovec piece
+    cdef int result = 0
+    while session_pending(conn.tls, &piece):
+        result = raw_send(v, conn, <const uint8_t*>piece.iov_base, piece.iov_len)
+        if result < 0:
+            return -1
+        session_sent(conn.tls, piece.iov_len)
+    return result
+
+
+cdef int tls_write(Server* v, Conn* conn, const iovec* parts, int count) noexcept nogil:
+    """Encrypts and sends: as conn_send."""
+    if session_write(conn.tls, parts, count):
+        return tls_drain(v, conn)
+    conn_close(v, conn, FAULT_CANCELLED)
+    return -1
+
+
+cdef int conn_send(Server* v, Conn* conn, const uint8_t* data, size_t size) noexcept nogil:
+    """0: all handed to the kernel, 1: (partly) queued, -1: the connection was lost and is closed."""
+    cdef iovec piece
+    if conn.tls == NULL:
+        return raw_send(v, conn, data, size)
+    piece.iov_base = <void*>data
+    piece.iov_len = size
+    return tls_write(v, conn, &piece, 1)
+
+
+cdef int conn_flush(Server* v, Conn* conn) noexcept nogil:
+    """Sends what is queued: 0 nothing is left, 1 something is, -1 the connection was lost and is closed."""
     cdef ssize_t done
-    if size > most:
-        size = most
-    if size > 0:
+    if conn.out_at < conn.out_size:
         v.writes += 1
-        done = send(conn.fd, conn.out + conn.out_at, size, MSG_NOSIGNAL)
+        done = send(conn.fd, conn.out + conn.out_at, conn.out_size - conn.out_at, MSG_NOSIGNAL)
         if done < 0:
             if errno != EAGAIN and errno != EINTR:
                 conn_close(v, conn, FAULT_CANCELLED)
@@ -402,7 +442,7 @@ cdef void stream_end(Server* v, Stream* s, int how) noexcept nogil:
     """Logs the end and takes the stream from its connection; it is not to be used any more."""
     cdef TruthRow* row
     cdef Conn* conn = s.conn
-    if v.truth.fd >= 0:
+    if v.truth.fd >= 0 and s.logged:
         row = truth_row(&v.truth, 0)
         row.t = monotonic_ns()
         row.index = s.index
@@ -421,6 +461,14 @@ cdef void stream_end(Server* v, Stream* s, int how) noexcept nogil:
     if s.next != NULL:
         s.next.prev = s.prev
     conn.stream_count -= 1
+    if s.number > 0 and conn.multiplex != NULL:
+        http2_set_user(&conn.multiplex.http2, s.number, 0)     # the codec may know the stream longer than we do
+    if s.incoming != NULL:
+        free(s.incoming.body)
+        free(s.incoming)
+        s.incoming = NULL
+    free(s.held)
+    s.held = NULL
     s.conn = NULL
     if s.running:
         s.running = False
@@ -432,6 +480,7 @@ cdef void stream_end(Server* v, Stream* s, int how) noexcept nogil:
 cdef void streams_unpark(Server* v, Conn* conn) noexcept nogil:
     """The client has read: streams that waited for it go on, late ones at once."""
     cdef Stream* s = conn.streams
+    conn.parked = False
     while s != NULL:
         if s.parked:
             s.parked = False

@@ -13,8 +13,9 @@ from contextlib import contextmanager, suppress
 
 import numpy as np
 
+from llmgen import tls
 from llmgen.errors import ConfigError, LlmgenError, TargetError
-from llmgen.simulator import distribution, faults, truth
+from llmgen.simulator import certificates, distribution, faults, truth
 from llmgen.simulator.loop import Loop
 from llmgen.simulator.options import DEFAULT_MODEL, Options
 
@@ -45,8 +46,10 @@ def serve(options: Options) -> int:
 def _check(options: Options) -> None:
     if options.http not in ("1.1", "2", "both"):
         raise ConfigError(f"http: {options.http!r} is not one of 1.1, 2, both")
-    if options.http == "2" or options.tls:
-        raise ConfigError("http: HTTP/2 and TLS are not built into this version of the simulator")
+    if not options.tls and (options.cert or options.key or options.client_ca or options.write_cert):
+        raise ConfigError("cert: certificates are of use with tls only")
+    if options.tls and options.unix:
+        raise ConfigError("unix: no TLS on a unix socket")
     if not 0 <= options.port <= 65535:
         raise ConfigError(f"port: {options.port} is not a port")
     if options.slots < 0:
@@ -129,10 +132,18 @@ def _loop(options: Options, listener: int, truth_fd: int) -> Loop:
         seed=options.seed % 2**64,
         rules=rules.rules,
         refuse_below=rules.refuse_below,
+        mute_below=rules.mute_below,
         close_idle_ns=rules.close_idle_ns,
+        slow_settings_ns=rules.slow_settings_ns,
+        stream_limit=rules.stream_limit,
+        lowered_limit=rules.lowered_limit,
+        window=rules.window,
         slots=options.slots,
         models=[name.encode() for name in options.models or (DEFAULT_MODEL,)],
         any_model=not options.models,
+        http1=options.http != "2",
+        http2=options.http != "1.1",
+        tls=tls.Endpoint(certificates.server_context(options), None, server=True) if options.tls else None,
         truth_fd=truth_fd,
         number_base=0,
     )
