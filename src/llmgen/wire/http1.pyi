@@ -1,5 +1,7 @@
 from typing import Literal, TypeAlias, final
 
+from _typeshed import ReadableBuffer
+
 _Fields: TypeAlias = list[tuple[bytes, bytes]]
 _Event: TypeAlias = (
     tuple[Literal["head"], int, _Fields]
@@ -15,5 +17,5 @@ class Error(Exception):
 @final
 class Parser:
     def __init__(self, *, method: bytes = b"GET", max_head_bytes: int = 65536) -> None: ...
-    def feed(self, data: bytes | bytearray | memoryview) -> list[_Event]: ...
+    def feed(self, data: ReadableBuffer) -> list[_Event]: ...
     def eof(self) -> list[_Event]: ...
