@@ -29,6 +29,7 @@ from llmgen.columns import WorkerState
 from llmgen.wire.scanner import Rules
 
 TICK_S: Final = 0.02  # timeouts, counters and the timeline need no more; 50 ticks cost 0.1 % of a core
+TICKS_A_LOOK: Final = 50  # a look at our memory a second: 30 us for reading /proc
 PRECONNECT_WAIT_S: Final = 15.0
 
 
@@ -117,6 +118,8 @@ class Worker:
         self.pending = b""
         self.failure: BaseException | None = None
         self.started = False
+        self.ticks = 0
+        self.peak_user_rss_mb = 0.0
         self.before = resource.getrusage(resource.RUSAGE_SELF)  # imports and set-up are not the load's
 
     def run(self) -> int:
@@ -169,12 +172,19 @@ class Worker:
 
     def tick(self) -> None:
         goes_on = self.engine.tick()
+        self.ticks += 1
+        if self.ticks % TICKS_A_LOOK == 0:
+            self.look_at_memory()
         self.write_samples()
         self.write_bodies()
         if goes_on:
             self.loop.call_later(TICK_S, self.tick)
         else:
             self.finish()
+
+    def look_at_memory(self) -> None:
+        user = machine.memory_of(os.getpid()).get("user_rss_mb", 0.0)
+        self.peak_user_rss_mb = max(self.peak_user_rss_mb, user)
 
     def write_samples(self) -> None:
         """Texts of failed requests, at once: a killed worker has not lost them."""
@@ -199,6 +209,8 @@ class Worker:
         bodies.clear()
 
     def finish(self) -> None:
+        self.look_at_memory()
+        memory = {**machine.memory_of(os.getpid()), "peak_user_rss_mb": self.peak_user_rss_mb}
         self.engine.finish()
         self.write_samples()
         self.write_bodies()
@@ -218,7 +230,7 @@ class Worker:
                     "flow_blocked": self.engine.flow_blocked_ns,
                     "tls_handshakes": self.engine.tls_handshakes[0],
                     "tls_resumed": self.engine.tls_handshakes[1],
-                    **machine.memory_of(os.getpid()),
+                    **memory,
                 }
             }
         )
