@@ -1,7 +1,8 @@
 """Requests in flight.
 
 Timeouts are lazy: an event only stores its time in the exchange. The wheel holds every exchange at the earliest time at which
-it may have expired; when its slot comes up, the deadline is worked out anew and the exchange either expires or moves on.
+it may have expired, whatever happens to it until then; when its slot comes up, the deadline is worked out anew and the
+exchange either expires or moves on.
 """
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
@@ -219,9 +220,17 @@ cdef int64_t deadline(Core* k, Exchange* x, int* status) noexcept nogil:
     return when
 
 
+cdef int64_t next_look(Core* k, int64_t when, int64_t now) noexcept nogil:
+    """`when`, or the earliest time at which what may happen from now on (it is sent, an event comes) can have expired."""
+    cdef int64_t shortest = k.options.timeout_first_token
+    if k.options.timeout_idle < shortest:
+        shortest = k.options.timeout_idle
+    return when if when - now < shortest else now + shortest
+
+
 cdef void flight_deadline(Core* k, Exchange* x, int64_t now) noexcept nogil:
     cdef int status
-    wheel_insert(k, x, deadline(k, x, &status))
+    wheel_insert(k, x, next_look(k, deadline(k, x, &status), now))
 
 
 cdef Exchange* flight_expired(Core* k, int64_t now, int* status) noexcept nogil:
@@ -238,7 +247,7 @@ cdef Exchange* flight_expired(Core* k, int64_t now, int* status) noexcept nogil:
                 wheel_insert(k, x, now)      # flight_finish takes it out again
                 return x
             # its slot may be this one if the deadline lies a whole turn ahead: insert beyond the current tick
-            wheel_insert(k, x, when)
+            wheel_insert(k, x, next_look(k, when, now))
             x = k.wheel[k.wheel_tick % WHEEL_SLOTS]
         if k.wheel_tick == until:
             return NULL
