@@ -1,149 +1,157 @@
-"""HTTP/2 against servers that are not written here: exact counts, and a server that dies and comes back mid-run."""
+"""The HTTP/2 codec against servers that were not written here: h2 over a socket pair, and nghttpd."""
 
 from __future__ import annotations
 
+import contextlib
+import shutil
+import socket
+import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import h2.config
+import h2.connection
+import h2.events
+import h2.exceptions
+import h2.settings
 import pytest
 
-import foreign_servers as foreign
-import llmgen
-from llmgen.columns import COUNTERS_DTYPE, Flag, Status
-from llmgen.control import CONTROL_BYTES
-from llmgen.run import Result
-from llmgen.simulator import Endpoint, Options
-from running import check_run, configuration, statuses
+from llmgen.wire import http2, reference
 
-pytestmark = pytest.mark.full
-
-REQUESTS = 1000
-EVENTS = 40
-WAIT_S = 60.0
-OUTPUT = 16  # tokens asked of the embedded endpoint behind nginx
-
-# After a connection that carried nothing was lost, the next is tried 10 ms later, then 20, 40 … up to every second:
-# an outage of a few seconds costs about ten.
-MOST_CONNECTIONS = 20
+Fields = list[tuple[bytes, bytes]]
+POST: Fields = [(b":method", b"POST"), (b":scheme", b"http"), (b":path", b"/sse"), (b":authority", b"h")]
+GET: Fields = [(b":method", b"GET"), *POST[1:]]
+EVENTS = b"".join(b'data: {"n":%d}\n\n' % n for n in range(200))
+CONCURRENT = 50
+TIMEOUT = 60
 
 
-class Site:
-    """A server to offer load to, what its url needs, and how many events each of its answers has."""
+class H2Server(threading.Thread):
+    """Answers every request with EVENTS, one line a DATA frame, as the client's windows permit."""
 
-    def __init__(self, server: foreign.ForeignServer, events: int, **flags: Any) -> None:
-        self.server, self.events, self.flags = server, events, flags
+    def __init__(self, sock: socket.socket, max_streams: int = 100) -> None:
+        super().__init__(daemon=True)
+        self.sock = sock
+        self.h2 = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False, header_encoding=None))
+        self.h2.local_settings = h2.settings.Settings(client=False, initial_values={3: max_streams})
+        self.bodies: dict[int, int] = {}
+        self.error: Exception | None = None
 
-    def config(self, out: Path, **flags: Any) -> llmgen.RunConfig:
-        common = {"target.model": "m", "workload.output": OUTPUT, "load.arrival": "poisson", "load.requests": REQUESTS}
-        return configuration(self.server.url, out, **{**common, **self.flags, **flags})
+    def run(self) -> None:
+        self.h2.initiate_connection()
+        try:
+            self.sock.sendall(self.h2.data_to_send())
+            while data := self.sock.recv(65536):
+                for event in self.h2.receive_data(data):
+                    self.take(event)
+                self.sock.sendall(self.h2.data_to_send())
+        except (h2.exceptions.H2Error, OSError) as error:
+            self.error = error
+        finally:
+            self.sock.close()
 
-
-@pytest.fixture(params=["nghttpd", "nginx", "hypercorn", "node"])
-def site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
-    """Each of the servers, listening. On https, HTTP/2 is what ALPN agrees on; on http it is prior knowledge."""
-    if request.param == "nginx":
-        foreign.program("nginx")
-        with Endpoint(Options(ttft="2ms", itl="1ms")) as upstream:
-            server, ca = foreign.nginx(tmp_path, upstream.url, requests_per_connection=300)
-            with server:
-                yield Site(server, OUTPUT + 2, **{"target.ca": ca})  # with the role's event and usage's
-        return
-    if request.param == "hypercorn":
-        server, ca = foreign.hypercorn(tmp_path, EVENTS)
-        site = Site(server, EVENTS, **{"target.ca": ca})
-    else:
-        server = foreign.nghttpd(tmp_path, EVENTS) if request.param == "nghttpd" else foreign.node(tmp_path, EVENTS)
-        site = Site(server, EVENTS, **{"target.http": "2"})
-    with server:
-        yield site
-
-
-def run_to_end(config: llmgen.RunConfig) -> tuple[Result, np.ndarray]:
-    result = llmgen.run(config, quiet=True)
-    check_run(result.directory)
-    return result, result.requests
-
-
-def test_a_thousand_streams(site: Site, tmp_path: Path) -> None:
-    result, rows = run_to_end(site.config(tmp_path / "runs", **{"load.rate": 400.0}))
-    assert statuses(rows) == {"ok": REQUESTS}
-    assert (rows["events"] == site.events).all()
-    assert result.events is not None
-    assert len(result.events) == REQUESTS * site.events
-    assert (np.bincount(result.events["request"], minlength=REQUESTS) == site.events).all()
-    assert ((rows["flags"] & Flag.done_seen) != 0).all()
-    assert (rows["stream"] % 2 == 1).all()  # HTTP/2 it was: odd ids of our own, each once a connection
-    pairs = np.stack([rows["connection"], rows["stream"]], axis=1)
-    assert len(np.unique(pairs, axis=0)) == REQUESTS
-    assert len(np.unique(rows["connection"])) < MOST_CONNECTIONS
-    assert [row.get("flow_blocked") for row in result._run.info["workers_detail"]] == [0]
+    def take(self, event: h2.events.Event) -> None:
+        if isinstance(event, h2.events.DataReceived):
+            self.bodies[event.stream_id] = self.bodies.get(event.stream_id, 0) + len(event.data)
+            self.h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+        elif isinstance(event, h2.events.StreamEnded):
+            sid = event.stream_id
+            self.h2.send_headers(sid, [(b":status", b"200"), (b"x-body", b"%d" % self.bodies.pop(sid, 0))])
+            for part in EVENTS.splitlines(keepends=True):
+                self.h2.send_data(sid, part, pad_length=sid % 5 or None)
+            self.h2.send_headers(sid, [(b"x-end", b"yes")], end_stream=True)
 
 
-def test_all_at_once_over_few_connections(site: Site, tmp_path: Path) -> None:
-    flags = {"load.rate": float("inf"), "client.connections": 2, "client.streams_per_connection": 10}
-    _, rows = run_to_end(site.config(tmp_path / "runs", **flags))
-    assert statuses(rows) == {"ok": REQUESTS}
-    assert (rows["events"] == site.events).all()
-    assert most_at_once(rows) <= 20
+Engine = Callable[[], tuple[Any, Callable[[Fields, bytes], int], Callable[[], int]]]
 
 
-def most_at_once(rows: np.ndarray) -> int:
-    """Streams that were open at the same time, by their stamps."""
-    times = np.concatenate([rows["send"], rows["end"]])
-    steps = np.concatenate([np.ones(len(rows), int), -np.ones(len(rows), int)])
-    order = np.lexsort((steps, times))  # an end before a beginning at the same time
-    return int(np.cumsum(steps[order]).max())
+def native() -> tuple[Any, Callable[[Fields, bytes], int], Callable[[], int]]:
+    client = http2.Client()
+    return client, client.request, lambda: client.capacity
 
 
-def test_a_server_that_dies_and_comes_back(site: Site, tmp_path: Path) -> None:
-    out = tmp_path / "runs"
-    rate = 200.0
-    config = site.config(out, **{"load.rate": rate, "client.timeouts.total": 10.0})
-    found: list[Result] = []
-    thread = threading.Thread(target=lambda: found.append(llmgen.run(config, quiet=True)))
-    thread.start()
-    try:
-        wait_for(lambda: count(out, "ended") >= REQUESTS // 5, thread)
-        site.server.kill()
-        failed = count(out, "errors")
-        wait_for(lambda: count(out, "errors") >= failed + rate // 2, thread)
-        site.server.start()
-    finally:
-        thread.join(WAIT_S)
-    assert not thread.is_alive()
-    result = found[0]
-    check_run(result.directory)  # each request has one end, and the books balance
-    rows = result.requests
-    assert len(rows) == REQUESTS
-    seen = statuses(rows)
-    assert set(seen) <= {"ok", "eof", "reset", "connect_refused", "unprocessed", "tls_error"}, seen
-    ok = rows["status"] == Status.ok
-    assert (rows["events"][ok] == site.events).all()
-    first_failure = rows["end"][~ok].min()
-    assert np.count_nonzero(ok & (rows["due"] > first_failure)) > REQUESTS // 10, "nothing went out after its return"
-    assert rows["connection"].max() < MOST_CONNECTIONS, "a tight loop of connections"
-    assert result._run.info["state"] == "complete"
+def twin() -> tuple[Any, Callable[[Fields, bytes], int], Callable[[], int]]:
+    connection = reference.H2Connection()
+    return connection, lambda fields, body: connection.submit(None, fields, body), connection.capacity
 
 
-def count(out: Path, name: str) -> int:
-    """A counter of the running run's only worker; 0 before it starts. errors: every end that is not ok."""
-    try:
-        data = (out / "latest" / "control.bin").read_bytes()
-    except FileNotFoundError:
-        return 0
-    counters = np.frombuffer(data, COUNTERS_DTYPE, 1, CONTROL_BYTES)[0]
-    if name == "errors":
-        return int(counters["ended"] - counters["by_status"][Status.ok])
-    return int(counters[name])
+def drive(sock: socket.socket, engine: Engine, fields: Fields, body: bytes, requests: int) -> dict[int, bytes]:
+    """Runs the requests, as many at once as are permitted; contents by stream."""
+    connection, request, capacity = engine()
+    sock.settimeout(TIMEOUT)
+    sock.sendall(connection.open())
+    contents: dict[int, bytes] = {}
+    ended: set[int] = set()
+    while len(ended) < requests:
+        data = sock.recv(65536)
+        assert data, "the server closed"
+        for event in connection.feed(data):
+            if event[0] == "headers":
+                assert event[2][0] == (b":status", b"200")
+                assert dict(event[2]).get(b"x-body", b"%d" % len(body)) == b"%d" % len(body)
+            elif event[0] == "data":
+                contents[event[1]] += event[2]
+            elif event[0] == "reset":
+                pytest.fail(f"reset: {event}")
+            if event[0] == "trailers" or (event[0] in ("headers", "data") and event[3]):
+                ended.add(event[1])
+        while len(contents) < requests and len(contents) - len(ended) < CONCURRENT and capacity():
+            contents[request(fields, body)] = b""
+        sock.sendall(connection.take())
+    return contents
 
 
-def wait_for(condition: Callable[[], bool], thread: threading.Thread) -> None:
-    until = time.monotonic() + WAIT_S
-    while not condition():
-        assert thread.is_alive(), "the run ended before what was to happen in it"
-        assert time.monotonic() < until
-        time.sleep(0.01)
+@pytest.mark.parametrize("engine", [native, twin])
+@pytest.mark.parametrize("body", [b"", b"x" * 30000], ids=["get", "post"])
+def test_h2(engine: Engine, body: bytes) -> None:
+    ours, theirs = socket.socketpair()
+    server = H2Server(theirs)
+    server.start()
+    with ours:
+        contents = drive(ours, engine, POST if body else GET, body, 60)
+    server.join(TIMEOUT)
+    assert server.error is None
+    assert list(contents.values()) == [EVENTS] * 60
+
+
+def test_h2_with_a_low_stream_limit() -> None:
+    ours, theirs = socket.socketpair()
+    server = H2Server(theirs, max_streams=1)
+    server.start()
+    with ours:
+        contents = drive(ours, native, POST, b"hello", 20)
+    server.join(TIMEOUT)
+    assert server.error is None
+    assert list(contents.values()) == [EVENTS] * 20
+
+
+@contextlib.contextmanager
+def nghttpd(root: Path) -> Iterator[int]:
+    """nghttpd on a free port, cleartext, killed at the end."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = ["nghttpd", "--no-tls", "-a", "127.0.0.1", "-d", str(root), "-v", str(port)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+        assert process.stdout is not None
+        drain = threading.Thread(target=process.stdout.read, daemon=True)
+        try:
+            assert any(b"listen" in line for line in process.stdout)
+            drain.start()
+            yield port
+        finally:
+            process.kill()
+            process.wait(TIMEOUT)
+            if drain.is_alive():
+                drain.join(TIMEOUT)
+
+
+@pytest.mark.skipif(shutil.which("nghttpd") is None, reason="nghttpd is not installed (Debian: nghttp2-server)")
+@pytest.mark.parametrize(("body", "requests"), [(b"", 1000), (b"x" * 100000, 200)], ids=["get", "post"])
+def test_nghttpd(tmp_path: Path, body: bytes, requests: int) -> None:
+    (tmp_path / "sse").write_bytes(EVENTS)
+    with nghttpd(tmp_path) as port, socket.create_connection(("127.0.0.1", port), TIMEOUT) as sock:
+        contents = drive(sock, native, POST if body else GET, body, requests)
+    assert list(contents.values()) == [EVENTS] * requests
