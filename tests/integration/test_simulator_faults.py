@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from llmgen.simulator import Endpoint, Options
+from llmgen.simulator import Options, Service
 from llmgen.simulator.faults import FAULTS, SETTINGS, Fault
 from llmgen.simulator.truth import read_truth
 
@@ -20,11 +20,11 @@ SILENCE = 0.3  # how long nothing must come to believe that nothing comes; answe
 TOKENS = 8
 
 
-def serving(*faults: str, **options: Any) -> Endpoint:
-    return Endpoint(Options(**{"ttft": "1ms", "itl": "1ms", "fault": faults, **options}))
+def serving(*faults: str, **options: Any) -> Service:
+    return Service(Options(**{"ttft": "1ms", "itl": "1ms", "fault": faults, **options}))
 
 
-def dial(endpoint: Endpoint) -> socket.socket:
+def dial(endpoint: Service) -> socket.socket:
     host, port = endpoint.url.removeprefix("http://").split(":")
     return socket.create_connection((host, int(port)), timeout=WAIT)
 
@@ -88,7 +88,7 @@ def test_status(status: int) -> None:
             assert json.loads(answer.split(b"\r\n\r\n")[1])["error"]["code"] == status
 
 
-def attempt(endpoint: Endpoint) -> bool:
+def attempt(endpoint: Service) -> bool:
     """Whether a new connection gets an answer; a reset may come as early as in connect."""
     try:
         with dial(endpoint) as connection:

@@ -21,8 +21,8 @@ import h2.settings
 import numpy as np
 import pytest
 
-from llmgen.errors import TargetError
-from llmgen.simulator import Endpoint, Options
+from llmgen.errors import ConfigError
+from llmgen.simulator import Options, Service
 from llmgen.simulator.faults import Fault
 from llmgen.simulator.truth import gaps, read_truth, timing
 
@@ -31,11 +31,11 @@ SILENCE = 0.3
 TOKENS = 8
 
 
-def serving(*faults: str, **options: Any) -> Endpoint:
-    return Endpoint(Options(**{"ttft": "1ms", "itl": "1ms", "fault": faults, **options}))
+def serving(*faults: str, **options: Any) -> Service:
+    return Service(Options(**{"ttft": "1ms", "itl": "1ms", "fault": faults, **options}))
 
 
-def dial(endpoint: Endpoint) -> socket.socket:
+def dial(endpoint: Service) -> socket.socket:
     host, port = endpoint.url.split("//")[1].split(":")
     return socket.create_connection((host, int(port)), timeout=WAIT)
 
@@ -627,5 +627,5 @@ def ask_for_health(connection: http.client.HTTPSConnection) -> int:
     ],
 )
 def test_what_cannot_work_says_why(options: Options, word: str) -> None:
-    with pytest.raises(TargetError, match=word):
-        Endpoint(options)
+    with pytest.raises(ConfigError, match=word):
+        Service(options)

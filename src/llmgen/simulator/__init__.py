@@ -1,10 +1,11 @@
 """The embedded endpoint (`llmgen serve`): an LLM server that never computes, but whose times are known.
 
-`serve(options)` blocks until SIGINT or SIGTERM; `Endpoint(options)` runs the same in a child process of its own.
+`serve(options)` blocks until SIGINT or SIGTERM; `Endpoint(options)` runs the same in a child process of its own,
+`Service(options)` in threads of this one.
 """
 
 from llmgen.simulator.endpoint import Endpoint
 from llmgen.simulator.options import Options
-from llmgen.simulator.service import serve
+from llmgen.simulator.service import Service, serve
 
-__all__ = ["Endpoint", "Options", "serve"]
+__all__ = ["Endpoint", "Options", "Service", "serve"]

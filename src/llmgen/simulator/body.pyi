@@ -1,13 +1,3 @@
-from typing import TypedDict
+from typing import Any
 
-class Asked(TypedDict):
-    max_tokens: int
-    min_tokens: int
-    input_tokens: int
-    stream: bool
-    include_usage: bool
-    continuous_usage: bool
-    ignore_eos: bool
-    model: bytes
-
-def read(data: bytes, chat: bool = True) -> Asked | int: ...
+def read(data: bytes, chat: bool = True) -> dict[str, Any] | int: ...

@@ -8,8 +8,11 @@ class Loop:
 
     def __init__(
         self,
-        listener: int,
         *,
+        listener: int,
+        inlet: int,
+        outlets: list[int],
+        step_start_ns: int,
         ttft: NDArray[np.int64],
         itl: NDArray[np.int64],
         output: NDArray[np.int64] | None,

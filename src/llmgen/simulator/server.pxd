@@ -18,6 +18,7 @@ cdef enum:
     BACKLOG_BYTES = 262144       # a connection with more unsent bytes pauses its streams until the client has read
     MAX_MODELS = 64              # distinct model names echoed; each has a template
     MAX_MODEL_BYTES = 256
+    MAX_OUTLETS = 15             # sending threads but the first
     MAX_RULES = 64               # --fault given more often is a mistake
     LINGER_NS = 1000000000       # how long a connection that we ended may take to close its side
 
@@ -248,14 +249,18 @@ cdef struct Server:
     void* tls                    # llmgen.tls.Endpoint or NULL
     bint (*on_request)(Server* v, Conn* conn, RequestHead* head, const uint8_t* body, size_t size) noexcept nogil
     uint32_t slots               # 0: no limit
-    FaultRule rules[64]
+    FaultRule rules[MAX_RULES]
     uint32_t rule_count
-    Model models[64]
+    Model models[MAX_MODELS]
     uint32_t model_count
     uint32_t model_fixed         # only the first so many are served; 0: any
     # descriptors
     int epoll
-    int listener
+    int listener                 # -1: this thread gets its connections through `inlet`
+    int inlet                    # pipe of descriptors that another thread has accepted; -1
+    int outlets[MAX_OUTLETS]              # to the other threads, which get every connection but the first of each round
+    uint32_t outlet_count
+    uint32_t accepted
     int timer
     int wake
     int64_t armed_ns

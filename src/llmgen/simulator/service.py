@@ -8,8 +8,12 @@ import select
 import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any
 
 import numpy as np
 
@@ -24,26 +28,106 @@ SO_TIMESTAMPNS = 35  # asm-generic; Python's socket module does not name it
 MAX_TOKENS_PER_EVENT = 1024  # server.pxd: an event must fit into an HTTP/2 frame
 MAX_OUTPUT_TOKENS = 1_000_000
 MAX_MODELS, MAX_MODEL_BYTES = 64, 256
+MAX_CORES = 16  # a sending thread's number takes four bits of its connections' numbers
+
+
+class Service:
+    """The endpoint in sending threads of this process, from its making to `stop`.
+
+    ConfigError and TargetError before the first packet. Tests and notebooks may use it directly; `Endpoint` is a
+    process of its own and disturbs nobody.
+    """
+
+    def __init__(self, options: Options) -> None:
+        cores: list[int | None] = [*_check(options)] or [None]
+        _raise_descriptor_limit()
+        self.failures: list[BaseException] = []
+        self._options = options
+        self._closing = ExitStack()
+        try:
+            truth_fd = self._closing.enter_context(_truth_file(options.truth))
+            listener, self.url = _listen(options)
+            self._closing.enter_context(listener)
+            if options.unix:
+                self._closing.callback(Path(options.unix).unlink, missing_ok=True)
+            self.ended, self._end = self._pipe()  # readable when a thread has ended, or somebody asked for the end
+            self._loops = self._make_loops(listener.fileno(), truth_fd, len(cores))
+        except BaseException:
+            self._closing.close()
+            raise
+        self._threads = [
+            threading.Thread(target=self._work, args=pair, name="llmgen-serve", daemon=True)
+            for pair in zip(self._loops, cores, strict=True)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def ask_to_end(self) -> None:
+        """Makes `ended` readable; may be called by a signal handler."""
+        with suppress(BlockingIOError):
+            os.write(self._end, b"x")
+
+    def stop(self) -> None:
+        """Closes all connections and completes the truth log. LlmgenError if a thread had failed."""
+        for loop in self._loops:
+            loop.stop()
+        for thread in self._threads:
+            thread.join()
+        for loop in self._loops:
+            loop.close()
+        self._closing.close()
+        if self.failures:
+            raise LlmgenError(f"the endpoint stopped: {self.failures[0]}") from self.failures[0]
+
+    def __enter__(self) -> Service:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _pipe(self) -> tuple[int, int]:
+        ends = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        for fd in ends:
+            self._closing.callback(os.close, fd)
+        return ends
+
+    def _make_loops(self, listener: int, truth_fd: int, count: int) -> list[Loop]:
+        """The first loop accepts; it deals the connections out to the others through pipes."""
+        settings = _settings(self._options)
+        pipes = [self._pipe() for _ in range(count - 1)]
+        first = Loop(
+            listener=listener, inlet=-1, outlets=[end for _, end in pipes], truth_fd=truth_fd, number_base=0, **settings
+        )
+        others = [
+            Loop(listener=-1, inlet=inlet, outlets=[], truth_fd=truth_fd, number_base=number << 28, **settings)
+            for number, (inlet, _) in enumerate(pipes, 1)
+        ]
+        return [first, *others]
+
+    def _work(self, loop: Loop, core: int | None) -> None:
+        try:
+            if core is not None:
+                os.sched_setaffinity(0, {core})  # of this thread
+            loop.run()
+        except BaseException as error:
+            self.failures.append(error)
+        finally:
+            self.ask_to_end()
 
 
 def serve(options: Options) -> int:
     """Serves until SIGINT or SIGTERM (or EOF of standard input, if asked); 0. ConfigError before the first packet."""
-    _check(options)
-    _raise_descriptor_limit()
-    with _truth_file(options.truth) as truth_fd:
-        listener, url = _listen(options)
-        with listener:
-            loops = [_loop(options, listener.fileno(), truth_fd)]
-            try:
-                _run(options, url, loops)
-            finally:
-                if options.unix:
-                    with suppress(FileNotFoundError):
-                        os.unlink(options.unix)
+    service = Service(options)
+    with _signals(service):
+        print(f"llmgen serve: listening on {service.url}", flush=True)
+        _wait(service.ended, options.stop_on_eof)
+        service.stop()
     return 0
 
 
-def _check(options: Options) -> None:
+def _check(options: Options) -> list[int]:
     if options.http not in ("1.1", "2", "both"):
         raise ConfigError(f"http: {options.http!r} is not one of 1.1, 2, both")
     if not options.tls and (options.cert or options.key or options.client_ca or options.write_cert):
@@ -59,6 +143,12 @@ def _check(options: Options) -> None:
     for name in options.models:
         if not name or len(name.encode()) > MAX_MODEL_BYTES or any(c in '"\\' or ord(c) < 32 for c in name):
             raise ConfigError(f"models: {name!r} is empty, too long or holds a quote, backslash or control character")
+    cores = _cores(options.cores)
+    if options.slots and len(cores) > 1:
+        raise ConfigError(
+            f"slots: only one sending thread can count them, and cores={options.cores!r} makes {len(cores)}"
+        )
+    return cores
 
 
 def _raise_descriptor_limit() -> None:
@@ -115,88 +205,40 @@ def _truth_file(path: str | None) -> Iterator[int]:
         os.close(fd)
 
 
-def _loop(options: Options, listener: int, truth_fd: int) -> Loop:
-    """Draws the distributions and makes the sending loop."""
+def _settings(options: Options) -> dict[str, Any]:
+    """What every loop is given; draws the distributions."""
     rng = np.random.default_rng(options.seed)
     rules = faults.parse(options.fault)
     output = None
     if options.output_tokens is not None:
         output = distribution.counts("output_tokens", options.output_tokens, rng, 1, MAX_OUTPUT_TOKENS)
-    return Loop(
-        listener,
-        ttft=distribution.times("ttft", options.ttft, rng),
-        itl=distribution.times("itl", options.itl, rng),
-        output=output,
-        per_event=distribution.counts("tokens_per_event", options.tokens_per_event, rng, 1, MAX_TOKENS_PER_EVENT),
-        step_ns=distribution.duration_ns("step", options.step),
-        seed=options.seed % 2**64,
-        rules=rules.rules,
-        refuse_below=rules.refuse_below,
-        mute_below=rules.mute_below,
-        close_idle_ns=rules.close_idle_ns,
-        slow_settings_ns=rules.slow_settings_ns,
-        stream_limit=rules.stream_limit,
-        lowered_limit=rules.lowered_limit,
-        window=rules.window,
-        slots=options.slots,
-        models=[name.encode() for name in options.models or (DEFAULT_MODEL,)],
-        any_model=not options.models,
-        http1=options.http != "2",
-        http2=options.http != "1.1",
-        tls=tls.Endpoint(certificates.server_context(options), None, server=True) if options.tls else None,
-        truth_fd=truth_fd,
-        number_base=0,
-    )
-
-
-def _run(options: Options, url: str, loops: list[Loop]) -> None:
-    """Runs every loop in a thread of its own until a signal, or until one fails; then closes them."""
-    failures: list[BaseException] = []
-    done_read, done_write = os.pipe()
-    os.set_blocking(done_write, False)
-
-    def work(loop: Loop, core: int | None) -> None:
-        try:
-            if core is not None:
-                os.sched_setaffinity(0, {core})
-            loop.run()
-        except BaseException as error:
-            failures.append(error)
-        finally:
-            os.write(done_write, b"x")
-
-    cores: list[int | None] = [*_cores(options.cores)] or [None]
-    threads = [
-        threading.Thread(target=work, args=pair, name="llmgen-serve", daemon=True)
-        for pair in zip(loops, cores, strict=True)
-    ]
-    with _signals(done_write):
-        for thread in threads:
-            thread.start()
-        print(f"llmgen serve: listening on {url}", flush=True)
-        _wait(done_read, options.stop_on_eof)
-        for loop in loops:
-            loop.stop()
-        for thread in threads:
-            thread.join()
-        for loop in loops:
-            loop.close()
-    os.close(done_read)
-    os.close(done_write)
-    if failures:
-        raise LlmgenError(f"the endpoint stopped: {failures[0]}") from failures[0]
+    return {
+        **rules._asdict(),
+        "step_start_ns": time.monotonic_ns(),
+        "ttft": distribution.times("ttft", options.ttft, rng),
+        "itl": distribution.times("itl", options.itl, rng),
+        "output": output,
+        "per_event": distribution.counts("tokens_per_event", options.tokens_per_event, rng, 1, MAX_TOKENS_PER_EVENT),
+        "step_ns": distribution.duration_ns("step", options.step),
+        "seed": options.seed % 2**64,
+        "slots": options.slots,
+        "models": [name.encode() for name in options.models or (DEFAULT_MODEL,)],
+        "any_model": not options.models,
+        "http1": options.http != "2",
+        "http2": options.http != "1.1",
+        "tls": tls.Endpoint(certificates.server_context(options), None, server=True) if options.tls else None,
+    }
 
 
 @contextmanager
-def _signals(wake: int) -> Iterator[None]:
-    """SIGINT and SIGTERM write to `wake`; only the main thread can arrange that."""
+def _signals(service: Service) -> Iterator[None]:
+    """SIGINT and SIGTERM ask for the end; only the main thread can arrange that."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def on_signal(number: int, frame: object) -> None:
-        with suppress(BlockingIOError):
-            os.write(wake, b"s")
+        service.ask_to_end()
 
     before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -207,7 +249,7 @@ def _signals(wake: int) -> Iterator[None]:
 
 
 def _wait(done: int, stop_on_eof: bool) -> None:
-    """Returns when something is written to `done`, or standard input ends."""
+    """Returns when `done` is readable, or standard input ends."""
     poll = select.poll()
     poll.register(done, select.POLLIN)
     if stop_on_eof:
@@ -230,6 +272,6 @@ def _cores(text: str | None) -> list[int]:
         cores += range(int(low), int(high if dash else low) + 1)
     allowed = os.sched_getaffinity(0)
     missing = [core for core in cores if core not in allowed]
-    if missing or not cores:
-        raise ConfigError(f"cores: {text!r}: this process may run on {sorted(allowed)}")
+    if missing or len(set(cores)) != len(cores) or len(cores) > MAX_CORES:
+        raise ConfigError(f"cores: {text!r}: give up to {MAX_CORES} different ones of {sorted(allowed)}")
     return cores
