@@ -157,6 +157,8 @@ cdef void on_data(void* ctx, uint64_t user, const uint8_t* data, size_t size) no
 cdef void on_end(void* ctx, uint64_t user, int end, uint32_t code) noexcept nogil:
     cdef Answers* a = <Answers*>ctx
     cdef Exchange* x = <Exchange*>user
+    if x.has_ended:
+        return                   # a write that failed on a dying connection has read its end already
     x.end = <uint8_t>end
     x.has_ended = True
     x.next = a.ended
