@@ -3,10 +3,13 @@
 import itertools
 import re
 
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from llmgen.wire import sse
+
+# a busy machine is no failure
+UNTIMED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 PIECES = st.sampled_from(
     [
@@ -68,14 +71,14 @@ def fed(stream: bytes, cuts: list[int], limit: int = 1 << 20) -> tuple[list[sse.
     return found, False, p.close()
 
 
-@settings(max_examples=400)
+@settings(UNTIMED, max_examples=400)
 @given(STREAMS)
 def test_agrees_with_the_standard(stream: bytes) -> None:
     assert fed(stream, []) == (standard(stream), False, fed(stream, [])[2])
     assert fed(stream, list(range(len(stream))))[0] == standard(stream)
 
 
-@settings(max_examples=400)
+@settings(UNTIMED, max_examples=400)
 @given(STREAMS, st.lists(st.integers(0, 10_000), max_size=10), st.just(1 << 20) | st.integers(6, 40))
 def test_any_cutting_is_the_same(stream: bytes, cuts: list[int], limit: int) -> None:
     whole = fed(stream, [], limit)
@@ -83,6 +86,7 @@ def test_any_cutting_is_the_same(stream: bytes, cuts: list[int], limit: int) -> 
     assert fed(stream, list(range(len(stream))), limit) == whole
 
 
+@settings(UNTIMED)
 @given(STREAMS)
 def test_close_tells_of_an_event_that_a_blank_line_would_have_ended(stream: bytes) -> None:
     dropped = fed(stream, [])[2]
