@@ -25,4 +25,5 @@ cdef class Engine:
     cdef int take_heads(self, object setup) except -1
     cdef int take_targets(self, object setup) except -1
     cdef int open_network(self, object setup) except -1
+    cdef int take_sources(self, object setup) except -1
     cdef int take_endpoints(self, object setup) except -1

@@ -21,10 +21,11 @@ import mmap
 import os
 import socket
 
+from llmgen.address cimport Address, Sources
 from llmgen.clock cimport monotonic_ns
 from llmgen.columns import COUNTERS_DTYPE, WorkerState
 from llmgen.tls import Endpoint, make_context
-from llmgen.connection cimport Address, Connection, connection_event, network_clock
+from llmgen.connection cimport Connection, connection_event, network_clock
 from llmgen.control import CONTROL_BYTES
 from llmgen.core cimport (
     BALANCE_LEAST_IN_FLIGHT,
@@ -497,6 +498,7 @@ cdef class Engine:
         if k.network.plain == NULL or k.network.endpoints == NULL:
             raise MemoryError
         self.take_endpoints(setup)
+        self.take_sources(setup)
         k.network.max_head_bytes = setup.max_head_bytes
         http2_options(&k.network.http2_options, HTTP2_CLIENT)
         k.network.twin = setup.http2_engine == "h2"
@@ -512,6 +514,22 @@ cdef class Engine:
         k.network.now = monotonic_ns()
         network_clock(&k.network)
         k.wheel_tick = k.network.now >> WHEEL_SHIFT
+        return 0
+
+    cdef int take_sources(self, object setup) except -1:
+        """Local addresses to connect from; workers begin with different ones."""
+        cdef Sources* sources = &self.c.network.sources
+        cdef uint32_t i
+        cdef uint32_t count = len(setup.source_addresses)
+        if count == 0:
+            return 0
+        sources.addresses = <Address*>calloc(count, sizeof(Address))
+        if sources.addresses == NULL:
+            raise MemoryError
+        sources.count = count
+        sources.next = setup.worker % count
+        for i in range(count):
+            put_address(&sources.addresses[i], setup.source_addresses[i])
         return 0
 
     cdef int take_endpoints(self, object setup) except -1:
@@ -671,3 +689,4 @@ cdef class Engine:
         free(k.network.buffer)
         free(k.network.plain)
         free(k.network.endpoints)
+        free(k.network.sources.addresses)

@@ -5,19 +5,12 @@
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from posix.uio cimport iovec
 
+from llmgen.address cimport Address, Sources, sockaddr, socklen_t
 from llmgen.clock cimport ClockOffset
 from llmgen.exchange cimport Answers, Exchange
 from llmgen.wire.http1 cimport Http1Parser
 from llmgen.wire.http2 cimport Http2, Http2Options
 from llmgen.wire.sink cimport Sink
-
-
-cdef extern from "<sys/socket.h>" nogil:
-    cdef struct sockaddr:
-        unsigned short sa_family
-    cdef struct sockaddr_storage:
-        unsigned short ss_family
-    ctypedef uint32_t socklen_t
 
 
 cdef enum Outcome:
@@ -36,11 +29,6 @@ cdef enum ConnectionState:
     CONN_CLOSING = 5             # descriptor and memory go at the end of the batch
 
 
-cdef struct Address:
-    sockaddr_storage storage
-    socklen_t size
-
-
 # What all connections of a worker share.
 cdef struct Network:
     int epoll
@@ -48,6 +36,7 @@ cdef struct Network:
     Sink sink                    # -> answers
     ClockOffset offset
     bint kernel_stamps
+    Sources sources              # local addresses that connections are spread over
     uint64_t clock_steps         # CLOCK_REALTIME moved against the run's clock by more than STEP_NS
     uint8_t* buffer              # one read
     size_t buffer_bytes

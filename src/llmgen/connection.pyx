@@ -6,6 +6,7 @@ in the socket comes with the next batch, after the other connections had their t
 """
 
 from libc.errno cimport (
+    EADDRINUSE,
     EADDRNOTAVAIL,
     EAGAIN,
     ECONNREFUSED,
@@ -26,6 +27,7 @@ from libc.string cimport memcpy, memset
 from posix.time cimport timespec
 from posix.uio cimport iovec
 
+from llmgen.address cimport setsockopt, sockaddr, socklen_t, sources_bind
 from llmgen.channel cimport (
     channel_agreed,
     channel_ended_well,
@@ -107,7 +109,6 @@ cdef extern from "<sys/socket.h>" nogil:
     enum: SOCK_STREAM, SOCK_NONBLOCK, SOCK_CLOEXEC, SOL_SOCKET, SO_ERROR, SO_TIMESTAMPNS, SCM_TIMESTAMPNS, MSG_NOSIGNAL, AF_UNIX
     int socket(int, int, int)
     int connect(int, const sockaddr*, socklen_t)
-    int setsockopt(int, int, int, const void*, socklen_t)
     int getsockopt(int, int, int, void*, socklen_t*)
     ssize_t recvmsg(int, msghdr*, int)
     ssize_t sendmsg(int, const msghdr*, int)
@@ -164,7 +165,7 @@ cdef int lost_connecting(Connection* c, int error) noexcept nogil:
         return lost(c, STATUS_CONNECT_TIMEOUT, "connect timed out")
     if error == EMFILE or error == ENFILE:
         return lost(c, STATUS_CLIENT_LIMIT, "no file descriptors are left (ulimit -n)")
-    if error == EADDRNOTAVAIL:
+    if error == EADDRNOTAVAIL or error == EADDRINUSE:
         return lost(c, STATUS_CLIENT_LIMIT, "no local ports are left")
     if error == ENOBUFS or error == ENOMEM:
         return lost(c, STATUS_CLIENT_LIMIT, "no memory for sockets")
@@ -194,6 +195,8 @@ cdef int connection_open(Network* n, Connection* c, const Address* address) noex
     if n.kernel_stamps:
         setsockopt(c.fd, SOL_SOCKET, SO_TIMESTAMPNS, &on, sizeof(on))
     c.state = CONN_CONNECTING
+    if n.sources.count and not sources_bind(&n.sources, c.fd, family):
+        return lost_connecting(c, errno)
     if connect(c.fd, <const sockaddr*>&address.storage, address.size) != 0 and errno != EINPROGRESS:
         # a unix socket whose backlog is full says EAGAIN
         return lost_connecting(c, errno)

@@ -7,7 +7,8 @@
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from posix.uio cimport iovec
 
-from llmgen.connection cimport Address, Connection, Network
+from llmgen.address cimport Address
+from llmgen.connection cimport Connection, Network
 from llmgen.exchange cimport STATUS_COUNT, Answers, Exchange, Expect
 from llmgen.pacer cimport Due, Pacer
 from llmgen.recorder cimport Records

@@ -26,6 +26,7 @@ import uvloop
 from llmgen import machine
 from llmgen._core import Engine
 from llmgen.columns import WorkerState
+from llmgen.credentials import hide
 from llmgen.wire.scanner import Rules
 
 TICK_S: Final = 0.02  # timeouts, counters and the timeline need no more; 50 ticks cost 0.1 % of a core
@@ -82,11 +83,13 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True):
     streams_per_connection: int = 0
     preconnect: int = 0
     closed_slots: int = 0
+    source_addresses: list[tuple[Any, ...]] = []  # as a target's addresses, their port 0
     balance: str = "round-robin"
     kernel_stamps: bool = True
     traceparent: bool = False
     resend_unprocessed: bool = False
     keep_bodies: bool = False
+    secrets: list[str] = []  # what a server may echo and no file may hold
     http2_engine: str = "native"
     window_start: int = 0
     window_end: int = (1 << 63) - 1
@@ -193,7 +196,8 @@ class Worker:
             return
         for status, http_status, index, target, text in samples:
             row = {"status": status, "http_status": http_status, "index": index, "target": target}
-            self.samples.write(json.dumps({**row, "text": text.decode("utf-8", "replace")}) + "\n")
+            shown = hide(text.decode("utf-8", "replace"), self.setup.secrets)
+            self.samples.write(json.dumps({**row, "text": shown}) + "\n")
         samples.clear()
         self.samples.flush()
 
@@ -204,7 +208,8 @@ class Worker:
             return
         with self.answers.open("a", encoding="utf-8") as file:
             for index, http_status, body in bodies:
-                row = {"index": index, "http_status": http_status, "body": body.decode("utf-8", "replace")}
+                shown = hide(body.decode("utf-8", "replace"), self.setup.secrets)
+                row = {"index": index, "http_status": http_status, "body": shown}
                 file.write(json.dumps(row) + "\n")
         bodies.clear()
 
