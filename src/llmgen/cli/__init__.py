@@ -47,9 +47,11 @@ def call(arguments: Sequence[str]) -> int:
     except (click.Abort, KeyboardInterrupt):
         click.echo("llmgen: interrupted", err=True)
         return INTERRUPTED
-    except BrokenPipeError:
-        # Python flushes stdout once more at exit; point it at something that takes it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except SystemExit as left:
+        # In this mode click leaves like that for two reasons only: it answered the shell's completion, or the pipe
+        # that it wrote to is broken, which it makes a 1. That is our code for a bug.
+        if left.code != 1 or "_LLMGEN_COMPLETE" in os.environ:
+            raise
         return BROKEN_PIPE
     except Exception:
         traceback.print_exc()

@@ -24,11 +24,14 @@ the report's TTFT and ITL can be checked by eye.""",
 )
 @click.option("--rate", metavar="R", type=float, default=RATE, show_default=True, help="Requests per second, Poisson.")
 @click.option("--duration", type=Value("T", Seconds), default="15s", show_default=True, help="Length of the load.")
+@click.option("--http", type=click.Choice(["1.1", "2"]), default="1.1", show_default=True, help="Protocol.")
 @click.option("--seed", metavar="N", type=int, default=1, show_default=True, help="Same seed, same times and bodies.")
 @click.option("--out", metavar="DIR", default="runs", show_default=True, help="Folder of runs.")
 @click.option("--progress/--no-progress", default=None, help="Live view.  [default: if stderr is a terminal]")
 @click.option("--json", "as_json", is_flag=True, help="summary.json on stdout instead of the report.")
-def demo_command(rate: float, duration: float, seed: int, out: str, progress: bool | None, as_json: bool) -> int:
+def demo_command(
+    rate: float, duration: float, http: str, seed: int, out: str, progress: bool | None, as_json: bool
+) -> int:
     """See llmgen at work: an embedded endpoint, a Poisson load, the live view, the report."""
     from llmgen.run import run
     from llmgen.simulator import Endpoint, Options
@@ -43,7 +46,7 @@ def demo_command(rate: float, duration: float, seed: int, out: str, progress: bo
             name="demo",
             seed=seed,
             out=out,
-            target=Target(urls=(endpoint.url,)),
+            target=Target(urls=(endpoint.url,), http=http),
             load=Load(arrival="poisson", rate=rate, duration=duration, warmup="10%"),
             workload=Workload(input="lognormal:300,150", output="uniform:40,160"),
             slo=("ttft<1s", "goodput>=0.95"),

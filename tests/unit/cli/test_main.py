@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from importlib.metadata import version
@@ -50,6 +51,17 @@ def test_interrupt_is_130(monkeypatch: pytest.MonkeyPatch, capfd: pytest.Capture
     monkeypatch.setattr(cli, "command", click.Command("llmgen", callback=interrupted))
     assert cli.call([]) == 130
     assert "interrupted" in capfd.readouterr().err
+
+
+def test_a_reader_that_goes_away_is_no_bug() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        program = [sys.executable, "-m", "llmgen", "run", "--help"]
+        done = subprocess.run(program, stdout=write, stderr=subprocess.PIPE, timeout=60)
+    finally:
+        os.close(write)
+    assert (done.returncode, done.stderr) == (141, b"")
 
 
 def test_the_exit_code_of_a_command_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
