@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from llmgen.errors import TargetError
-from llmgen.simulator import Endpoint, Options
+from llmgen.errors import ConfigError, TargetError
+from llmgen.simulator import Endpoint, Options, Service
 from llmgen.simulator.truth import gaps, read_truth, timing
 
 WAIT = 20.0  # bound of every wait; none is expected to come near it
@@ -26,24 +26,24 @@ QUICK = {"ttft": "1ms", "itl": "1ms"}
 
 
 @pytest.fixture(scope="module")
-def endpoint() -> Iterator[Endpoint]:
-    with Endpoint(Options(**QUICK)) as running:
+def endpoint() -> Iterator[Service]:
+    with Service(Options(**QUICK)) as running:
         yield running
 
 
-def connect(endpoint: Endpoint) -> http.client.HTTPConnection:
+def connect(endpoint: Service | Endpoint) -> http.client.HTTPConnection:
     return http.client.HTTPConnection(endpoint.url.removeprefix("http://"), timeout=WAIT)
 
 
 def post(
-    endpoint: Endpoint | http.client.HTTPConnection, path: str = "/v1/chat/completions", **members: Any
+    endpoint: Service | Endpoint | http.client.HTTPConnection, path: str = "/v1/chat/completions", **members: Any
 ) -> tuple[int, http.client.HTTPMessage, bytes]:
-    connection = connect(endpoint) if isinstance(endpoint, Endpoint) else endpoint
+    connection = connect(endpoint) if isinstance(endpoint, (Service, Endpoint)) else endpoint
     headers = members.pop("headers", {})
     connection.request("POST", path, json.dumps(members), headers)
     response = connection.getresponse()
     answer = response.status, response.headers, response.read()
-    if isinstance(endpoint, Endpoint):
+    if isinstance(endpoint, (Service, Endpoint)):
         connection.close()
     return answer
 
@@ -59,12 +59,12 @@ def events(body: bytes) -> list[dict[str, Any]]:
     return [json.loads(piece.removeprefix("data: ")) for piece in pieces[:-2]]
 
 
-def address(endpoint: Endpoint) -> tuple[str, int]:
+def address(endpoint: Service | Endpoint) -> tuple[str, int]:
     host, port = endpoint.url.removeprefix("http://").split(":")
     return host, int(port)
 
 
-def exchange(endpoint: Endpoint, data: bytes) -> bytes:
+def exchange(endpoint: Service | Endpoint, data: bytes) -> bytes:
     """Sends raw bytes and reads until the endpoint closes."""
     with socket.create_connection(address(endpoint), timeout=WAIT) as connection:
         connection.sendall(data)
@@ -79,7 +79,7 @@ def raw_post(body: bytes, extra: str = "") -> bytes:
     return head.encode() + body
 
 
-def test_chat_stream(endpoint: Endpoint) -> None:
+def test_chat_stream(endpoint: Service | Endpoint) -> None:
     status, headers, body = post(endpoint, **hello(stream=True, max_tokens=5))
     assert status == 200
     assert headers["content-type"] == "text/event-stream; charset=utf-8"
@@ -96,7 +96,7 @@ def test_chat_stream(endpoint: Endpoint) -> None:
     assert {event["model"] for event in tokens} == {"m"}
 
 
-def test_completions_stream(endpoint: Endpoint) -> None:
+def test_completions_stream(endpoint: Service | Endpoint) -> None:
     status, _, body = post(endpoint, "/v1/completions", model="m", prompt="a b", stream=True, max_tokens=3)
     assert status == 200
     tokens = events(body)
@@ -105,7 +105,7 @@ def test_completions_stream(endpoint: Endpoint) -> None:
     assert tokens[-1]["object"] == "text_completion"
 
 
-def test_usage_event(endpoint: Endpoint) -> None:
+def test_usage_event(endpoint: Service | Endpoint) -> None:
     _, _, body = post(endpoint, **hello(stream=True, max_tokens=4, stream_options={"include_usage": True}))
     *tokens, usage = events(body)
     assert len(tokens) == 5
@@ -113,14 +113,14 @@ def test_usage_event(endpoint: Endpoint) -> None:
     assert usage["usage"] == {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}
 
 
-def test_continuous_usage(endpoint: Endpoint) -> None:
+def test_continuous_usage(endpoint: Service | Endpoint) -> None:
     options = {"include_usage": True, "continuous_usage_stats": True}
     _, _, body = post(endpoint, **hello(stream=True, max_tokens=4, stream_options=options))
     assert [event["usage"]["completion_tokens"] for event in events(body)] == [0, 1, 2, 3, 4, 4]
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
-def test_whole_answers(endpoint: Endpoint, path: str) -> None:
+def test_whole_answers(endpoint: Service | Endpoint, path: str) -> None:
     status, headers, body = post(endpoint, path, **hello(prompt="one two", max_tokens=6))
     assert (status, headers["content-type"]) == (200, "application/json")
     answer = json.loads(body)
@@ -132,7 +132,7 @@ def test_whole_answers(endpoint: Endpoint, path: str) -> None:
     assert answer["usage"]["prompt_tokens"] == (3 if "chat" in path else 2)
 
 
-def test_streamed_and_whole_answers_have_the_same_words(endpoint: Endpoint) -> None:
+def test_streamed_and_whole_answers_have_the_same_words(endpoint: Service | Endpoint) -> None:
     members = hello(max_tokens=20, headers={"x-request-id": "run-5"})
     _, _, whole = post(endpoint, **dict(members))
     _, _, stream = post(endpoint, **dict(members), stream=True)
@@ -140,14 +140,14 @@ def test_streamed_and_whole_answers_have_the_same_words(endpoint: Endpoint) -> N
     assert json.loads(whole)["choices"][0]["message"]["content"] == text
 
 
-def test_length_without_max_tokens(endpoint: Endpoint) -> None:
+def test_length_without_max_tokens(endpoint: Service | Endpoint) -> None:
     answer = json.loads(post(endpoint, **hello())[2])
     assert answer["usage"]["completion_tokens"] == 128
     assert answer["choices"][0]["finish_reason"] == "stop"
 
 
 def test_output_tokens_and_max_tokens() -> None:
-    with Endpoint(Options(ttft="0", itl="0", output_tokens="uniform:10,30")) as endpoint:
+    with Service(Options(ttft="0", itl="0", output_tokens="uniform:10,30")) as endpoint:
         connection = connect(endpoint)
         for _ in range(20):
             usage, finish = length(post(connection, **hello()))
@@ -168,13 +168,13 @@ def length(answer: tuple[int, http.client.HTTPMessage, bytes]) -> tuple[int, str
 
 
 def test_tokens_per_event() -> None:
-    with Endpoint(Options(**QUICK, tokens_per_event="3")) as endpoint:
+    with Service(Options(**QUICK, tokens_per_event="3")) as endpoint:
         _, _, body = post(endpoint, **hello(stream=True, max_tokens=7))
     tokens = events(body)[1:]
     assert [len(event["choices"][0]["delta"]["content"].split()) for event in tokens] == [3, 3, 1]
 
 
-def test_models_health_and_what_does_not_exist(endpoint: Endpoint) -> None:
+def test_models_health_and_what_does_not_exist(endpoint: Service | Endpoint) -> None:
     connection = connect(endpoint)
     answers = []
     for method, path in [
@@ -197,7 +197,7 @@ def test_models_health_and_what_does_not_exist(endpoint: Endpoint) -> None:
 
 
 def test_only_the_given_models() -> None:
-    with Endpoint(Options(**QUICK, models=("a", "b"))) as endpoint:
+    with Service(Options(**QUICK, models=("a", "b"))) as endpoint:
         assert post(endpoint, **hello(model="b", max_tokens=1))[0] == 200
         assert post(endpoint, **hello(model="c", max_tokens=1))[0] == 404
         connection = connect(endpoint)
@@ -209,7 +209,7 @@ def test_only_the_given_models() -> None:
 @pytest.mark.parametrize(
     ("body", "word"), [(b"{", "JSON"), (b"[]", "object"), (b"{}", "messages"), (b'{"max_tokens": 0}', "max_tokens")]
 )
-def test_bad_bodies_are_400_and_keep_the_connection(endpoint: Endpoint, body: bytes, word: str) -> None:
+def test_bad_bodies_are_400_and_keep_the_connection(endpoint: Service | Endpoint, body: bytes, word: str) -> None:
     connection = connect(endpoint)
     connection.request("POST", "/v1/chat/completions", body)
     response = connection.getresponse()
@@ -230,13 +230,13 @@ def test_bad_bodies_are_400_and_keep_the_connection(endpoint: Endpoint, body: by
         (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", 400),
     ],
 )
-def test_malformed_requests_are_refused_and_closed(endpoint: Endpoint, data: bytes, status: int) -> None:
+def test_malformed_requests_are_refused_and_closed(endpoint: Service | Endpoint, data: bytes, status: int) -> None:
     answer = exchange(endpoint, data)
     assert answer.startswith(b"HTTP/1.1 %d " % status)
     assert b"connection: close\r\n" in answer
 
 
-def test_requests_may_come_in_any_pieces(endpoint: Endpoint) -> None:
+def test_requests_may_come_in_any_pieces(endpoint: Service | Endpoint) -> None:
     body = json.dumps(hello(max_tokens=2)).encode()
     data = raw_post(body) + raw_post(body, "Connection: close\r\n")
     with socket.create_connection(address(endpoint), timeout=WAIT) as connection:
@@ -249,7 +249,7 @@ def test_requests_may_come_in_any_pieces(endpoint: Endpoint) -> None:
     assert received.count(b"HTTP/1.1 200 OK") == 2
 
 
-def test_pipelined_requests_are_answered_in_order(endpoint: Endpoint) -> None:
+def test_pipelined_requests_are_answered_in_order(endpoint: Service | Endpoint) -> None:
     data = b"".join(raw_post(json.dumps(hello(max_tokens=n)).encode()) for n in range(1, 30))
     data += raw_post(json.dumps(hello(max_tokens=30)).encode(), "Connection: close\r\n")
     received = exchange(endpoint, data)
@@ -258,7 +258,7 @@ def test_pipelined_requests_are_answered_in_order(endpoint: Endpoint) -> None:
     assert counts == list(range(1, 31))
 
 
-def test_chunked_request_with_expect_continue(endpoint: Endpoint) -> None:
+def test_chunked_request_with_expect_continue(endpoint: Service | Endpoint) -> None:
     body = json.dumps(hello(max_tokens=2)).encode()
     with socket.create_connection(address(endpoint), timeout=WAIT) as connection:
         connection.sendall(
@@ -276,13 +276,13 @@ def test_chunked_request_with_expect_continue(endpoint: Endpoint) -> None:
     assert received.startswith(b"HTTP/1.1 200 OK")
 
 
-def test_a_large_prompt(endpoint: Endpoint) -> None:
+def test_a_large_prompt(endpoint: Service | Endpoint) -> None:
     words = "word " * 500_000
     answer = post(endpoint, model="m", messages=[{"role": "user", "content": words}], max_tokens=1)
     assert json.loads(answer[2])["usage"]["prompt_tokens"] == 500_000
 
 
-def test_http_1_0_gets_a_stream_that_ends_with_the_connection(endpoint: Endpoint) -> None:
+def test_http_1_0_gets_a_stream_that_ends_with_the_connection(endpoint: Service | Endpoint) -> None:
     body = json.dumps(hello(stream=True, max_tokens=2)).encode()
     received = exchange(
         endpoint, b"POST /v1/chat/completions HTTP/1.0\r\nContent-Length: %d\r\n\r\n" % len(body) + body
@@ -294,7 +294,7 @@ def test_http_1_0_gets_a_stream_that_ends_with_the_connection(endpoint: Endpoint
 
 def test_unix_socket(tmp_path: Path) -> None:
     path = tmp_path / "endpoint.sock"
-    with Endpoint(Options(**QUICK, unix=str(path))) as endpoint:
+    with Service(Options(**QUICK, unix=str(path))) as endpoint:
         assert endpoint.url == f"unix:{path}"
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(WAIT)
@@ -307,7 +307,7 @@ def test_unix_socket(tmp_path: Path) -> None:
 def test_the_truth_agrees_with_what_was_received(tmp_path: Path) -> None:
     path = tmp_path / "truth"
     received = {}
-    with Endpoint(Options(ttft="uniform:5ms,20ms", itl="exponential:2ms", truth=str(path))) as endpoint:
+    with Service(Options(ttft="uniform:5ms,20ms", itl="exponential:2ms", truth=str(path))) as endpoint:
         connection = connect(endpoint)
         for index in range(20):
             before = time.monotonic_ns()
@@ -348,7 +348,7 @@ def test_the_same_seed_gives_the_same_times(tmp_path: Path) -> None:
 
 def test_steps_are_common_to_all_streams(tmp_path: Path) -> None:
     path = tmp_path / "truth"
-    with Endpoint(Options(ttft="3ms", itl="1h", step="50ms", truth=str(path))) as endpoint:
+    with Service(Options(ttft="3ms", itl="1h", step="50ms", truth=str(path))) as endpoint:
         connections = [connect(endpoint) for _ in range(5)]
         for connection in connections:
             connection.request("POST", "/v1/chat/completions", json.dumps(hello(stream=True, max_tokens=4)))
@@ -365,7 +365,7 @@ def test_steps_are_common_to_all_streams(tmp_path: Path) -> None:
 
 def test_slots_make_requests_wait(tmp_path: Path) -> None:
     path = tmp_path / "truth"
-    with Endpoint(Options(ttft="20ms", itl="20ms", slots=1, truth=str(path))) as endpoint:
+    with Service(Options(ttft="20ms", itl="20ms", slots=1, truth=str(path))) as endpoint:
         connections = [connect(endpoint) for _ in range(3)]
         for connection in connections:
             connection.request("POST", "/v1/chat/completions", json.dumps(hello(stream=True, max_tokens=3)))
@@ -379,7 +379,7 @@ def test_slots_make_requests_wait(tmp_path: Path) -> None:
 
 def test_a_client_that_goes_away_is_noticed(tmp_path: Path) -> None:
     path = tmp_path / "truth"
-    with Endpoint(Options(ttft="1ms", itl="1h", truth=str(path))) as endpoint:
+    with Service(Options(ttft="1ms", itl="1h", truth=str(path))) as endpoint:
         with socket.create_connection(address(endpoint), timeout=WAIT) as connection:
             connection.sendall(raw_post(json.dumps(hello(stream=True, max_tokens=9)).encode()))
             assert connection.recv(65536)
@@ -390,7 +390,7 @@ def test_a_client_that_goes_away_is_noticed(tmp_path: Path) -> None:
 
 def test_a_reader_that_pauses_loses_nothing() -> None:
     tokens = 60_000  # 14 MB: more than the socket buffers hold
-    with Endpoint(Options(ttft="0", itl="0")) as endpoint:
+    with Service(Options(ttft="0", itl="0")) as endpoint:
         with socket.create_connection(address(endpoint), timeout=WAIT) as connection:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
             extra = "Connection: close\r\n"
@@ -403,7 +403,7 @@ def test_a_reader_that_pauses_loses_nothing() -> None:
         assert received.endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n")
 
 
-def test_many_connections(endpoint: Endpoint) -> None:
+def test_many_connections(endpoint: Service | Endpoint) -> None:
     request = raw_post(json.dumps(hello(stream=True, max_tokens=3)).encode(), "Connection: close\r\n")
     connections = [socket.create_connection(address(endpoint), timeout=WAIT) for _ in range(400)]
     for connection in connections:
@@ -436,6 +436,67 @@ def test_signals_end_it_with_a_complete_truth_log(tmp_path: Path, number: signal
     assert truth.ends["detail"].tolist() == [255]
 
 
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores")
+def test_sending_threads_share_the_connections(tmp_path: Path) -> None:
+    path = tmp_path / "truth"
+    cores = ",".join(map(str, sorted(os.sched_getaffinity(0))[:2]))
+    with Service(Options(**QUICK, cores=cores, truth=str(path))) as service:
+        connections = [connect(service) for _ in range(6)]
+        for index, connection in enumerate(connections):
+            headers = {"x-request-id": f"run-{index}"}
+            for _ in range(3):
+                _, _, body = post(connection, **hello(stream=True, max_tokens=4, headers=headers))
+                assert len(events(body)) == 5
+        for connection in connections:
+            connection.close()
+    truth = read_truth(path)
+    assert len(truth.requests) == 18
+    assert len(set(truth.requests["serial"])) == 18
+    assert sorted(set(truth.requests["connection"] >> 28)) == [0, 1]
+    assert timing(truth).tokens.tolist() == [4] * 18
+    assert (truth.ends["detail"] == 0).all()
+
+
+def test_a_service_frees_its_port_and_descriptors() -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(20):
+        service = Service(Options(**QUICK))
+        assert post(service, **hello(max_tokens=1))[0] == 200
+        service.stop()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_truth_log_that_cannot_grow_ends_the_endpoint_loudly(tmp_path: Path) -> None:
+    program = (
+        "import resource, sys, select\n"
+        "from llmgen.simulator import Options, Service\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
+        "service = Service(Options(ttft='0', itl='0', truth=sys.argv[1]))\n"
+        "print(service.url, flush=True)\n"
+        "select.select([service.ended], [], [], 20)\n"
+        "service.stop()\n"
+    )
+    path = tmp_path / "truth"
+    command = [sys.executable, "-c", program, str(path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        host = process.stdout.readline().strip().removeprefix("http://")
+        connection = http.client.HTTPConnection(host, timeout=WAIT)
+        with pytest.raises((http.client.HTTPException, OSError)):
+            post_for_ever(connection)
+        connection.close()
+        _, told = process.communicate(timeout=WAIT)
+    assert process.returncode == 1
+    assert "LlmgenError: the endpoint stopped" in told
+    assert "truth log broke off: File too large" in told
+    assert len(read_truth(path).requests) > 0
+
+
+def post_for_ever(connection: http.client.HTTPConnection) -> None:
+    while True:
+        post(connection, **hello(stream=True, max_tokens=1000))
+
+
 def test_it_ends_with_its_parent() -> None:
     program = (
         "from llmgen.simulator import Endpoint, Options; import os\n"
@@ -465,7 +526,12 @@ def test_it_ends_with_its_parent() -> None:
     ],
 )
 def test_a_start_that_cannot_work_says_why(options: Options, words: list[str]) -> None:
-    with pytest.raises(TargetError) as raised:
-        Endpoint(options)
+    with pytest.raises((ConfigError, TargetError)) as raised:
+        Service(options)
     for word in words:
         assert word in str(raised.value)
+
+
+def test_a_child_that_cannot_start_says_why() -> None:
+    with pytest.raises(TargetError, match="ttft: '20' is not a duration"):
+        Endpoint(Options(ttft="20"))

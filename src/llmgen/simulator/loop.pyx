@@ -4,6 +4,8 @@ A turn of the loop sends what is due (at most EMIT_BATCH), then looks at the soc
 waiting if more is due; so neither sending nor reading can hold up the other.
 """
 
+import os
+
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.errno cimport EMFILE, ENFILE, ENOBUFS, ENOMEM, errno
 from libc.stdint cimport int64_t, uint32_t, uint64_t, uint8_t
@@ -405,10 +407,8 @@ cdef class Loop:
         clock_offset(&v.offset)
         v.armed_ns = -1
         with nogil:
-            while not v.stop:
+            while not v.stop and v.truth.error == 0:
                 turn(v)
-        if v.truth.error:
-            raise OSError(v.truth.error, "the truth log cannot be written")
 
     def stop(self):
         """Ends run() at once; from any thread."""
@@ -417,22 +417,27 @@ cdef class Loop:
             write(self.v.wake, &one, sizeof(one))
 
     def close(self):
-        """Closes all connections and completes the truth log."""
-        cdef int epoll, timer, wake
+        """Closes all connections and completes the truth log; OSError if that could not be written."""
+        cdef int epoll, timer, wake, error
         cdef void* tls
         if self.v != NULL:
             epoll, timer, wake = self.v.epoll, self.v.timer, self.v.wake
             tls = self.v.tls
-            server_free(self.v)
+            error = server_free(self.v)
             if tls != NULL:
                 Py_DECREF(<object>tls)
             self.v = NULL
             close(epoll)
             close(timer)
             close(wake)
+            if error:
+                raise OSError(error, f"the truth log broke off: {os.strerror(error)}")
 
     def __dealloc__(self):
-        self.close()
+        try:
+            self.close()
+        except OSError:
+            pass                 # whoever wants to know calls close()
 
     @property
     def counters(self):

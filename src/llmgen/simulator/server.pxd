@@ -325,7 +325,7 @@ cdef inline int64_t next_due(Server* v) noexcept nogil:
 
 
 cdef Server* server_new(int listener, int epoll, int timer, int wake) noexcept nogil
-cdef void server_free(Server* v) noexcept nogil
+cdef int server_free(Server* v) noexcept nogil
 
 cdef Conn* conn_new(Server* v, int fd) noexcept nogil
 cdef void conn_close(Server* v, Conn* conn, int how) noexcept nogil

@@ -66,10 +66,11 @@ cdef Server* server_new(int listener, int epoll, int timer, int wake) noexcept n
     return v
 
 
-cdef void server_free(Server* v) noexcept nogil:
-    """Closes all connections, completes the truth log and gives all memory back."""
+cdef int server_free(Server* v) noexcept nogil:
+    """Closes all connections, completes the truth log and gives all memory back; 0, or the truth log's errno."""
     cdef Stream* s
     cdef uint32_t i
+    cdef int error
     while v.queue_first != NULL:
         s = v.queue_first
         v.queue_first = s.link
@@ -87,7 +88,7 @@ cdef void server_free(Server* v) noexcept nogil:
         s = v.free_streams
         v.free_streams = s.link
         free(s)
-    truth_close(&v.truth)
+    error = truth_close(&v.truth)
     for i in range(v.model_count):
         free(v.models[i].name)
         free(v.models[i].chat)
@@ -102,6 +103,7 @@ cdef void server_free(Server* v) noexcept nogil:
     free(v.scratch)
     free(v.heap)
     free(v)
+    return error
 
 
 # --- connections ---------------------------------------------------------------------------------------------------

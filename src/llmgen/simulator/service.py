@@ -74,7 +74,10 @@ class Service:
         for thread in self._threads:
             thread.join()
         for loop in self._loops:
-            loop.close()
+            try:
+                loop.close()
+            except OSError as error:
+                self.failures.append(error)
         self._closing.close()
         if self.failures:
             raise LlmgenError(f"the endpoint stopped: {self.failures[0]}") from self.failures[0]
@@ -199,7 +202,10 @@ def _truth_file(path: str | None) -> Iterator[int]:
     except OSError as error:
         raise ConfigError(f"truth: cannot write {path!r}: {error.strerror}") from None
     try:
-        os.write(fd, truth.header())
+        try:
+            os.write(fd, truth.header())
+        except OSError as error:
+            raise ConfigError(f"truth: cannot write {path!r}: {error.strerror}") from None
         yield fd
     finally:
         os.close(fd)

@@ -73,12 +73,14 @@ cdef inline TruthRow* truth_row(TruthLog* log, int64_t now) noexcept nogil:
     return &log.rows[log.count - 1]
 
 
-cdef inline void truth_close(TruthLog* log) noexcept nogil:
+cdef inline int truth_close(TruthLog* log) noexcept nogil:
+    """Writes out what is left; 0, or the errno with which the log broke off."""
     if log.rows != NULL:
         truth_flush(log, 0)
         free(log.rows)
         log.rows = NULL
     log.fd = -1
+    return log.error
 
 
 cdef extern from "errno.h" nogil:
