@@ -560,8 +560,8 @@ cdef void collect(Core* k, Connection* doomed) noexcept nogil:
         x.next = NULL
         c = <Connection*>x.connection
         status = exchange_status(&k.answers, x)
-        if status == STATUS_EOF and c.status == STATUS_RESET:
-            status = STATUS_RESET
+        if status == STATUS_EOF and (c.status == STATUS_RESET or c.status == STATUS_TLS_ERROR):
+            status = c.status
         clean = x.end == END_OK and c.out == NULL and c != doomed
         if c.protocol == 1:
             c.exchange = NULL

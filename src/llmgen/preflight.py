@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import json
 import socket
@@ -11,7 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from llmgen import sources
 from llmgen.config import RunConfig
+from llmgen.credentials import is_secret_name
 from llmgen.errors import ConfigError, TargetError
 from llmgen.report.escaping import plain
 from llmgen.target import Address, Target
@@ -19,6 +22,8 @@ from llmgen.wire import http1, http2
 
 ANSWER_WAIT_S: Final = 5.0  # a server under load may be slow to list its models; without an answer we go on
 MOST_BYTES: Final = 1 << 20
+OURS: Final = ("accept", "user-agent")  # headers of the question that the user's do not replace
+NO_CERTIFICATE: Final = "the server requires a client certificate; name yours with --cert FILE and --key FILE"
 
 
 @dataclass
@@ -61,12 +66,24 @@ def look(
         if isinstance(stream, ssl.SSLSocket):
             seen.facts.update(tls=stream.version(), alpn=chosen)
         where = models_path(path)
-        if where is None:
-            return seen
         ask = _ask_http2 if protocol == 2 else _ask_http1
-        answer = ask(stream, target, where, headers)
-    _read_answer(seen, answer, target, config)
+        if _may_still_refuse(stream, config):
+            bare = {name: value for name, value in headers.items() if not is_secret_name(name)}
+            answer = ask(stream, target, where or "/", bare)
+            if where is not None and len(bare) < len(headers):
+                with _connect(target, config.client.timeouts.connect, context) as stream:
+                    answer = ask(stream, target, where, headers)
+        elif where is not None:
+            answer = ask(stream, target, where, headers)
+    if where is not None:
+        _read_answer(seen, answer, target, config)
     return seen
+
+
+def _may_still_refuse(stream: socket.socket, config: RunConfig) -> bool:
+    """Whether the peer can still want a client certificate: TLS 1.3 tells only after our handshake (RFC 8446 4.4.2.4),
+    so that the first question must have no secret in it."""
+    return isinstance(stream, ssl.SSLSocket) and stream.version() == "TLSv1.3" and config.target.cert is None
 
 
 def models_path(path: str) -> str | None:
@@ -84,7 +101,7 @@ def _connect(target: Target, timeout_s: float, context: ssl.SSLContext | None) -
     until = time.monotonic() + timeout_s
     for address in target.addresses:
         try:
-            raw = _open(address, max(0.05, until - time.monotonic()))
+            raw = _open(address, target.sources, max(0.05, until - time.monotonic()))
         except OSError as error:
             failure = error
             continue
@@ -98,11 +115,13 @@ def _connect(target: Target, timeout_s: float, context: ssl.SSLContext | None) -
     raise TargetError(_connect_text(target, failure))
 
 
-def _open(address: Address, timeout_s: float) -> socket.socket:
+def _open(address: Address, local: Sequence[Address], timeout_s: float) -> socket.socket:
     family = {"inet": socket.AF_INET, "inet6": socket.AF_INET6, "unix": socket.AF_UNIX}[address[0]]
     raw = socket.socket(family, socket.SOCK_STREAM)
     try:
         raw.settimeout(timeout_s)
+        for source in sources.of_family(local, address[0])[:1]:
+            sources.bind(raw, source)
         if address[0] == "unix":
             raw.connect(address[1])
         elif address[0] == "inet":
@@ -134,13 +153,18 @@ def _tls_text(target: Target, error: Exception) -> str:
         )
     if isinstance(error, TimeoutError):
         return f"{target.url}: the TLS handshake did not end within the connect timeout; is this port https?"
-    reason = getattr(error, "reason", None) or str(error)
-    return f"{target.url}: TLS failed: {plain(str(reason), 200)}; is this port https, with TLS 1.2 or later?"
+    reason = str(getattr(error, "reason", None) or error)
+    kind = reason.upper().replace(" ", "_")
+    if "CERTIFICATE_REQUIRED" in kind:
+        return f"{target.url}: {NO_CERTIFICATE}"
+    if "HANDSHAKE_FAILURE" in kind:
+        return f"{target.url}: the server refused the TLS handshake; perhaps {NO_CERTIFICATE}"
+    return f"{target.url}: TLS failed: {plain(reason, 200)}; is this port https, with TLS 1.2 or later?"
 
 
 def _ask_http1(stream: socket.socket, target: Target, path: str, headers: Mapping[str, str]) -> Answer:
     head = [f"GET {path} HTTP/1.1", f"host: {target.authority}", "accept: application/json", "user-agent: llmgen"]
-    head += [f"{name}: {value}" for name, value in headers.items() if name.lower() not in ("accept", "user-agent")]
+    head += [f"{name}: {value}" for name, value in headers.items() if name.lower() not in OURS]
     answer = Answer()
     parser = http1.Parser(method=b"GET")
     first = b""
@@ -157,7 +181,7 @@ def _ask_http1(stream: socket.socket, target: Target, path: str, headers: Mappin
         return len(answer.body) > MOST_BYTES
 
     try:
-        for data in _exchange(stream, ("\r\n".join(head) + "\r\n\r\n").encode("latin-1")):
+        for data in _exchange(stream, target, ("\r\n".join(head) + "\r\n\r\n").encode("latin-1")):
             first = first or data
             if take(parser.feed(data) if data else parser.eof()):
                 break
@@ -182,9 +206,7 @@ def _ask_http2(stream: socket.socket, target: Target, path: str, headers: Mappin
         (b"accept", b"application/json"),
         (b"user-agent", b"llmgen"),
     ]
-    fields += [(n.lower().encode("latin-1"), v.encode("latin-1")) for n, v in headers.items() if n.lower() != "accept"]
-    hello = client.open()
-    client.request(fields, b"")
+    fields += [(n.lower().encode("latin-1"), v.encode("latin-1")) for n, v in headers.items() if n.lower() not in OURS]
     answer = Answer()
 
     def take(events: Sequence[tuple[Any, ...]]) -> bool:
@@ -201,31 +223,54 @@ def _ask_http2(stream: socket.socket, target: Target, path: str, headers: Mappin
                 done = True
         return done or len(answer.body) > MOST_BYTES
 
+    asked = False
     try:
-        for data in _exchange(stream, hello + client.take()):
+        for data in _exchange(stream, target, client.open()):
             if not data or take(client.feed(data)):
                 break
-            stream.sendall(client.take())
+            if not asked and client.capacity:
+                # not before the peer's SETTINGS: what speaks something else shall not see our headers
+                client.request(fields)
+                asked = True
+            with contextlib.suppress(OSError):  # the peer has gone: what it said before is still to be read
+                stream.sendall(client.take())
     except http2.Error as error:
         raise TargetError(
             f"{target.url}: does not speak HTTP/2: {plain(str(error))}; use --http 1.1 or check the port"
         ) from None
+    if not client.ready:
+        raise TargetError(f"{target.url}: does not speak HTTP/2: it sent no SETTINGS; use --http 1.1 or check the port")
     return answer
 
 
-def _exchange(stream: socket.socket, request: bytes) -> Any:
+def _exchange(stream: socket.socket, target: Target, request: bytes) -> Any:
     """Sends, then yields what comes until the peer closes (b'' last) or the wait is over."""
     until = time.monotonic() + ANSWER_WAIT_S
+    heard = False
     try:
-        stream.sendall(request)
+        with contextlib.suppress(ssl.SSLEOFError, ConnectionError):  # gone already: why is still to be read
+            stream.sendall(request)
         while (left := until - time.monotonic()) > 0:
             stream.settimeout(left)
             data = stream.recv(65536)
-            yield data
             if not data:
-                return
-    except OSError:
+                break
+            heard = True
+            yield data
+        else:
+            return
+    except TimeoutError:
         return
+    except ssl.SSLError as error:
+        if not isinstance(error, ssl.SSLEOFError):
+            raise TargetError(_tls_text(target, error)) from None
+    except OSError:
+        if not isinstance(stream, ssl.SSLSocket):
+            return
+    if not heard and isinstance(stream, ssl.SSLSocket):
+        # the reset of a server that refuses us may have overtaken its alert
+        raise TargetError(f"{target.url}: closed the connection after the TLS handshake; perhaps {NO_CERTIFICATE}")
+    yield b""
 
 
 def _read_answer(seen: Look, answer: Answer, target: Target, config: RunConfig) -> None:
