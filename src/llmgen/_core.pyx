@@ -408,6 +408,7 @@ cdef class Engine:
         k.options.timeout_connect = setup.timeout_connect
         k.options.timeout_first_token = setup.timeout_first_token
         k.options.timeout_idle = setup.timeout_idle
+        k.options.patience = setup.patience
         k.options.timeout_total = setup.timeout_total
         k.options.drain = setup.drain
         k.options.spin = setup.spin

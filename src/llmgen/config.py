@@ -120,6 +120,7 @@ class Client(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     preconnect: int = 0
     timeouts: Timeouts = Timeouts()
     stamps: str = "kernel"  # kernel | user
+    patience: Annotated[float | None, Seconds] = None  # from due; a stream without a first token is abandoned
     spin: Annotated[float, Seconds] = 0.0
     pin: bool = True
     http2_engine: str = "native"  # native | h2
@@ -373,6 +374,7 @@ FLAGS: Final[Mapping[str, str]] = {
     "client.stamps": "--stamps",
     "client.spin": "--spin",
     "client.pin": "--no-pin",
+    "client.patience": "--patience",
     "client.http2_engine": "--http2-engine",
     "client.traceparent": "--traceparent",
     "client.abort_on": "--abort-on",

@@ -58,6 +58,7 @@ cdef struct Counters:            # = columns.COUNTERS_DTYPE
 cdef struct Options:
     int64_t timeout_connect, timeout_first_token, timeout_idle, timeout_total
     int64_t drain, spin
+    int64_t patience             # from due, for the first token of a stream; 0: without end
     int64_t offer_until          # absolute; NEVER: as long as the plan says
     uint32_t connections         # most per target; 0: as needed
     uint32_t streams_per_connection

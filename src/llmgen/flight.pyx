@@ -17,6 +17,7 @@ from llmgen.exchange cimport (
     EXCHANGE_WAITING,
     MODE_ERROR,
     MODE_UNKNOWN,
+    STATUS_ABANDONED,
     STATUS_FIRST_TOKEN_TIMEOUT,
     STATUS_IDLE_TIMEOUT,
     STATUS_IN_FLIGHT,
@@ -205,6 +206,12 @@ cdef int64_t deadline(Core* k, Exchange* x, int* status) noexcept nogil:
     cdef int64_t when = row.due + k.options.timeout_total
     cdef int64_t other
     status[0] = STATUS_TOTAL_TIMEOUT
+    if k.options.patience and x.expect.stream and row.first_token < 0 and x.mode != MODE_ERROR:
+        # whoever asked does not see whether it is sent yet
+        other = row.due + k.options.patience
+        if other < when:
+            when = other
+            status[0] = STATUS_ABANDONED
     if x.state < EXCHANGE_SENDING or row.send < 0:
         return when
     if x.expect.stream and row.first_token < 0 and x.mode != MODE_ERROR:

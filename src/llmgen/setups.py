@@ -54,6 +54,7 @@ def setups(
             timeout_first_token=round(client.timeouts.first_token * NS),
             timeout_idle=round(client.timeouts.idle * NS),
             timeout_total=round(client.timeouts.total * NS),
+            patience=round((client.patience or 0) * NS),
             drain=round(config.load.drain * NS),
             spin=round(client.spin * NS),
             connections=limits[number],

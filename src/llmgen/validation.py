@@ -242,6 +242,8 @@ def _check_client(config: RunConfig) -> None:
             raise wrong(f"client.timeouts.{name}", value, "must be above 0")
     if client.spin > MAX_SPIN_S:
         raise wrong("client.spin", client.spin, f"must be at most {MAX_SPIN_S:g} s; 50us is usual")
+    if client.patience is not None and client.patience <= 0:
+        raise wrong("client.patience", client.patience, "must be above 0")
     _one_of("client.stamps", client.stamps, STAMPS)
     _one_of("client.http2_engine", client.http2_engine, HTTP2_ENGINES)
     secure = any(url.startswith("https:") for url in target.urls)

@@ -77,6 +77,7 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True):
     timeout_first_token: int
     timeout_idle: int
     timeout_total: int
+    patience: int = 0  # 0: without end
     drain: int
     spin: int = 0
     connections: int = 0

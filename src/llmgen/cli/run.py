@@ -107,6 +107,8 @@ Exit codes: 0 done, 1 bug, 2 usage or configuration, 3 an objective missed,
 @client("--timeout-total", type=SECONDS, help="From due to end.  [default: 10m]")
 @client("--stamps", metavar="kernel|user", help="Where an arriving byte is stamped.  [default: kernel]")
 @client("--spin", type=SECONDS, help="Spin this long before each due time, at most 10ms.  [default: 0s]")
+@client("--patience", type=SECONDS, help="Abandon a stream without a first token this long after it was due; it counts as "
+        "a miss.  [default: wait]")  # fmt: skip
 @client("--no-pin", is_flag=True, help="Do not pin workers to cores.")
 @client("--http2-engine", metavar="native|h2", help="h2: an independent, slow codec to compare with.  "
         "[default: native]")  # fmt: skip
