@@ -1,0 +1,13 @@
+from typing import final
+
+from _typeshed import ReadableBuffer
+
+class Error(ValueError):
+    lines: list[bytes]
+    def __init__(self, message: str, lines: list[bytes] = ...) -> None: ...
+
+@final
+class Parser:
+    def __init__(self, max_line_bytes: int = ...) -> None: ...
+    def feed(self, data: ReadableBuffer) -> list[bytes]: ...
+    def close(self) -> bytes | None: ...
