@@ -118,6 +118,7 @@ class Client(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     connections: int | None = None  # limit over all workers; None: as needed
     streams_per_connection: int | None = None
     preconnect: int = 0
+    source_addresses: tuple[str, ...] = ()  # local addresses to connect from, in turn; none: the system's choice
     timeouts: Timeouts = Timeouts()
     stamps: str = "kernel"  # kernel | user
     patience: Annotated[float | None, Seconds] = None  # from due; a stream without a first token is abandoned
@@ -160,6 +161,7 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     workload: Workload = Workload()
     client: Client = Client()
     slo: tuple[str, ...] = ()
+    verdict: dict[str, float] = {}  # thresholds of the verdict on ourselves, over those of metrics/verdict.py
     regression: tuple[str, ...] = ()
     telemetry: tuple[Telemetry, ...] = ()
     prices: Prices | None = None
@@ -267,7 +269,7 @@ _OVER_CLASSES: Final[Mapping[tuple[str, ...], str]] = {
     ("workload", "stream"): "stream",
     ("target", "model"): "model",
 }
-_ADDED: Final = frozenset({("target", "headers"), ("target", "query"), ("tags",), ("workload", "body")})
+_ADDED: Final = frozenset({("target", "headers"), ("target", "query"), ("tags",), ("verdict",), ("workload", "body")})
 
 
 def merge(config: RunConfig, flags: Mapping[str, Any]) -> RunConfig:
@@ -367,6 +369,7 @@ FLAGS: Final[Mapping[str, str]] = {
     "client.connections": "--connections",
     "client.streams_per_connection": "--streams-per-connection",
     "client.preconnect": "--preconnect",
+    "client.source_addresses": "--source-address",
     "client.timeouts.connect": "--timeout-connect",
     "client.timeouts.first_token": "--timeout-first-token",
     "client.timeouts.idle": "--timeout-idle",
@@ -379,6 +382,7 @@ FLAGS: Final[Mapping[str, str]] = {
     "client.traceparent": "--traceparent",
     "client.abort_on": "--abort-on",
     "slo": "--slo",
+    "verdict": "--verdict",
     "record": "--record",
     "keep_bodies": "--keep-bodies",
     "seed": "--seed",

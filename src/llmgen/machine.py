@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import platform
@@ -91,6 +92,16 @@ def clock_source() -> str | None:
         return None
 
 
+def timer_loop() -> dict[str, float] | None:
+    """How late a plain C timer loop was here in the last `llmgen selfbench`: p50_us and p99_us; None: not known."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    try:
+        loop = json.loads((cache / "llmgen" / "selfbench.json").read_bytes())["timer_loop"]
+        return {name: float(loop[name]) for name in ("p50_us", "p99_us")}
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError):  # RuntimeError: no home
+        return None
+
+
 def environment() -> dict[str, Any]:
     """What run.json says about the machine."""
     model = None
@@ -110,6 +121,7 @@ def environment() -> dict[str, Any]:
         "quota_cores": quota_cores(),
         "clock_source": clock_source(),
         "ephemeral_ports": ephemeral_ports(),
+        "timer_loop": timer_loop(),
     }
 
 

@@ -8,7 +8,7 @@ import subprocess
 from dataclasses import dataclass
 from typing import Final
 
-from llmgen import dialects, planning, preflight, target
+from llmgen import dialects, planning, preflight, sources, target
 from llmgen.config import RunConfig
 from llmgen.credentials import resolve_headers, resolve_value
 from llmgen.errors import ConfigError
@@ -60,7 +60,8 @@ def request_headers(config: RunConfig) -> dict[str, str]:
 
 def prepare(config: RunConfig, headers: dict[str, str]) -> Prepared:
     """Resolves the names and looks at every target. TargetError, ConfigError."""
-    targets = target.resolve(config.target)
+    local = sources.parse(config.client.source_addresses)
+    targets = [sources.reachable(one, local) for one in target.resolve(config.target)]
     paths = endpoint_paths(config)
     looks = []
     for one, path in zip(targets, paths, strict=True):

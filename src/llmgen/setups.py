@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import Final
 
-from llmgen import machine, target
+from llmgen import machine, sources, target
 from llmgen.config import RunConfig
 from llmgen.errors import ConfigError
 from llmgen.planning import PlanBuilder
@@ -61,6 +61,7 @@ def setups(
             streams_per_connection=client.streams_per_connection or 0,
             preconnect=ready[number],
             closed_slots=slots[number],
+            source_addresses=list(prepared.targets[0].sources),
             balance=t.balance,
             kernel_stamps=client.stamps == "kernel",
             traceparent=client.traceparent,
@@ -83,12 +84,12 @@ def check_limits(config: RunConfig, prepared: Prepared, count: int) -> None:
             f"worker, the limit is {limit}; raise it with ulimit -n, or use more workers or --http 2"
         )
     addresses = sum(len([a for a in one.addresses if a[0] != "unix"]) for one in prepared.targets)
-    ports = machine.ephemeral_ports() * addresses
+    ports = machine.ephemeral_ports() * sum(sources.pairs(one) for one in prepared.targets)
     if addresses and wanted > ports:
         raise ConfigError(
             f"{wanted} connections to {addresses} address{'es' if addresses > 1 else ''} need more than the {ports} "
             "local ports there are; widen net.ipv4.ip_local_port_range, name further addresses of the target, "
-            "or use --http 2"
+            "connect from several of this machine (--source-address A,B), or use --http 2"
         )
 
 

@@ -30,6 +30,7 @@ class Target:
     authority: str  # host[:port] as sent
     addresses: tuple[Address, ...]
     path: str  # own path of the url, "" if it has none
+    sources: tuple[Address, ...] = ()  # local addresses to connect from; none: the system's choice
 
 
 def resolve(config: TargetConfig) -> list[Target]:

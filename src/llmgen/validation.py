@@ -20,6 +20,7 @@ from llmgen.credentials import resolve_headers, resolve_value
 from llmgen.decoding import closest, decode, wrong
 from llmgen.errors import ConfigError
 from llmgen.metrics.slo import impossible, parse_all
+from llmgen.metrics.verdict import thresholds
 from llmgen.workload.mix import RequestClass, request_classes
 
 RECORD_LEVELS: Final = ("events", "requests")
@@ -60,6 +61,7 @@ def validate(config: RunConfig, environ: Mapping[str, str] = os.environ) -> None
     _check_target(config.target, environ)
     _check_load(config.load)
     _check_client(config)
+    thresholds(config.verdict)
     classes = request_classes(config, dialects.get(config.target.api), config.target.model or "any")
     _check_objectives(config, classes)
 
@@ -244,6 +246,8 @@ def _check_client(config: RunConfig) -> None:
         raise wrong("client.spin", client.spin, f"must be at most {MAX_SPIN_S:g} s; 50us is usual")
     if client.patience is not None and client.patience <= 0:
         raise wrong("client.patience", client.patience, "must be above 0")
+    if client.source_addresses and all(url.startswith("unix:") for url in target.urls):
+        raise wrong("client.source_addresses", client.source_addresses, "has no effect on a unix socket; leave it out")
     _one_of("client.stamps", client.stamps, STAMPS)
     _one_of("client.http2_engine", client.http2_engine, HTTP2_ENGINES)
     secure = any(url.startswith("https:") for url in target.urls)

@@ -73,6 +73,22 @@ def pairs(_: click.Context, param: click.Parameter, items: Iterable[str]) -> dic
     return result
 
 
+def listed(_: click.Context, param: click.Parameter, items: Iterable[str]) -> tuple[str, ...]:
+    """Callback of a repeatable option whose values may also stand in one, with commas between them."""
+    return tuple(part.strip() for item in items for part in item.split(","))
+
+
+def numbers(ctx: click.Context, param: click.Parameter, items: Iterable[str]) -> dict[str, float]:
+    """Callback of a repeatable NAME=NUMBER option."""
+    result: dict[str, float] = {}
+    for name, value in pairs(ctx, param, items).items():
+        try:
+            result[name] = float(value)
+        except ValueError:
+            raise click.BadParameter(f"{name}={value!r}: write a number", param=param) from None
+    return result
+
+
 def headers(_: click.Context, param: click.Parameter, items: Iterable[str]) -> dict[str, str]:
     """Callback of the repeatable ``--header 'Name: value'``. Refuses credentials that stand there in full."""
     result: dict[str, str] = {}

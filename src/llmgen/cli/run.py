@@ -10,7 +10,18 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from llmgen.cli.options import AUTO, Auto, Json, SectionedCommand, SectionedOption, Value, headers, pairs
+from llmgen.cli.options import (
+    AUTO,
+    Auto,
+    Json,
+    SectionedCommand,
+    SectionedOption,
+    Value,
+    headers,
+    listed,
+    numbers,
+    pairs,
+)
 from llmgen.cli.report import show_result
 from llmgen.config import FLAGS, RunConfig, load_config, merge
 from llmgen.decoding import Cut, Seconds
@@ -101,6 +112,8 @@ Exit codes: 0 done, 1 bug, 2 usage or configuration, 3 an objective missed,
 @client("--connections", type=int, metavar="N", help="At most N; waiting for one is recorded.  [default: as needed]")
 @client("--streams-per-connection", type=int, metavar="N", help="On HTTP/2, at most N.  [default: the server's limit]")
 @client("--preconnect", type=int, metavar="N", help="Open N connections before the start.  [default: 0]")
+@client("--source-address", multiple=True, metavar="A[,B]", callback=listed, help="Local addresses to connect from, in "
+        "turn: each has its own ephemeral ports. Repeatable.  [default: the system's choice]")  # fmt: skip
 @client("--timeout-connect", type=SECONDS, help="For TCP and TLS.  [default: 10s]")
 @client("--timeout-first-token", type=SECONDS, help="From send to first token.  [default: 2m]")
 @client("--timeout-idle", type=SECONDS, help="Between events.  [default: 1m]")
@@ -116,6 +129,8 @@ Exit codes: 0 done, 1 bug, 2 usage or configuration, 3 an objective missed,
 @client("--abort-on", metavar="EXPR", help="Stop at 'error_rate>50% for 10s' or 'in_flight>2000 for 30s'.")
 @record("--slo", multiple=True, metavar="EXPR", help="Objective like 'ttft_p95<800ms', 'goodput>=0.99' or, on each "
         "request, 'ttft<1s'. Repeatable.")  # fmt: skip
+@record("--verdict", multiple=True, metavar="K=V", callback=numbers, help="When this run is suspect or invalid, like "
+        "suspect_lag_ms=5; docs/configuration.md lists them. Repeatable.")  # fmt: skip
 @record("--record", metavar="LEVEL", help="events: every token; requests: every request.  [default: events]")
 @record("--keep-bodies", is_flag=True, help="Keep request and answer bodies in the run directory.")
 @record("--seed", type=int, metavar="N", help="Same seed, same times and bodies.  [default: 1]")

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
 
 from llmgen.columns import Status
+from llmgen.decoding import closest, wrong
+from llmgen.errors import ConfigError
 from llmgen.metrics.figures import Summary, Verdict
 from llmgen.metrics.statistics import needed
 
@@ -40,12 +44,50 @@ class Thresholds(msgspec.Struct, frozen=True, kw_only=True):
     invalid_client_limit: float = 0.001
 
 
+def thresholds(given: Mapping[str, Any]) -> Thresholds:
+    """The thresholds with those of `given` (the configuration's `verdict`) in their place.
+
+    ConfigError: unknown key, no number at or above 0, a share above 1, or suspect beyond invalid.
+    """
+    known = {field.name: field.type for field in msgspec.structs.fields(Thresholds)}
+    for name, value in given.items():
+        key = f"verdict.{name}"
+        if name not in known:
+            raise ConfigError(f"{key}: unknown key; {closest(name, known)}")
+        if not 0 <= value < math.inf:
+            raise wrong(key, value, "must be a number, 0 or above")
+        if name.endswith("_delivered") and value > 1:
+            raise wrong(key, value, "is a share of the offered load: at most 1")
+        if known[name] is int and value != int(value):
+            raise wrong(key, value, "must be a whole number")
+    found = Thresholds(**given)
+    for low, high in (
+        ("suspect_lag_ms", "invalid_lag_ms"),
+        ("suspect_lag_share", "invalid_lag_share"),
+        ("invalid_delivered", "suspect_delivered"),
+    ):
+        first, second = getattr(found, low), getattr(found, high)
+        if first > second:
+            raise ConfigError(f"verdict.{low}={first:g} is above {high}={second:g}; set both")
+    return found
+
+
+def thresholds_of(info: Mapping[str, Any]) -> Thresholds:
+    """Those that a run was configured with (run.json); what this version does not know is left out."""
+    given = (info.get("config") or {}).get("verdict") or {}
+    known = {field.name for field in msgspec.structs.fields(Thresholds)}
+    return Thresholds(**{name: value for name, value in given.items() if name in known})
+
+
 def judge(summary: Summary, info: dict[str, Any], thresholds: Thresholds | None = None) -> Verdict:
-    """The verdict of a summary whose own verdict is not read. info: run.json (state, reasons, workers_detail)."""
-    t = thresholds or Thresholds()
+    """The verdict of a summary whose own verdict is not read.
+
+    info: run.json (state, reasons, workers_detail, config, environment). thresholds: None: those of the run.
+    """
+    t = thresholds or thresholds_of(info)
     incomplete = _incomplete(summary, info)
     invalid = _invalid(summary, info, t, complete=not incomplete)
-    suspect = _suspect(summary, t, complete=not incomplete, already=invalid)
+    suspect = _suspect(summary, info, t, complete=not incomplete, already=invalid)
     status = "incomplete" if incomplete else "invalid" if invalid else "suspect" if suspect else "valid"
     notes = _notes(summary)
     if suspect and not incomplete and not invalid and summary.client.stamps == "kernel":
@@ -74,28 +116,31 @@ def _invalid(summary: Summary, info: dict[str, Any], t: Thresholds, *, complete:
         reasons.append(f"the counts do not add up: {r.scheduled} scheduled, {parts} accounted for (a bug of ours)")
     lag, limit = _lag(summary, t.invalid_lag_ms, t.invalid_lag_share)
     if lag is not None and lag > limit:
-        reasons.append(f"{_lag_text(summary, lag, limit)}{_enough(summary)}")
+        reasons.append(f"{_lag_text(summary, info, lag, limit)}{_enough(summary, info)}")
     delivered = _delivered(summary)
     if complete and delivered is not None and delivered < t.invalid_delivered:
-        reasons.append(f"{_delivered_text(summary, delivered)}{_enough(summary)}")
+        reasons.append(f"{_delivered_text(summary, delivered)}{_enough(summary, info)}")
     limited = r.failed.get(Status.client_limit.name, 0)
     if limited > t.invalid_client_limit * r.scheduled:
-        reasons.append(f"our own limits (descriptors, ports or slots) stopped {_requests(limited)} of {r.scheduled}")
+        reasons.append(
+            f"our own limits (descriptors, ports or slots) stopped {_requests(limited)} of {r.scheduled}; "
+            "llmgen check says which; see ulimit -n, --source-address, --http 2, or use more machines"
+        )
     blocked = sum(int(w.get("flow_blocked") or 0) for w in info.get("workers_detail") or ())
     if blocked:
         reasons.append(f"our flow-control windows kept the server waiting for {blocked / 1e6:.3g} ms")
     return reasons
 
 
-def _suspect(summary: Summary, t: Thresholds, *, complete: bool, already: list[str]) -> list[str]:
+def _suspect(summary: Summary, info: dict[str, Any], t: Thresholds, *, complete: bool, already: list[str]) -> list[str]:
     reasons: list[str] = []
     lag, limit = _lag(summary, t.suspect_lag_ms, t.suspect_lag_share)
     _, invalid_limit = _lag(summary, t.invalid_lag_ms, t.invalid_lag_share)
     if lag is not None and limit < lag <= invalid_limit:
-        reasons.append(f"{_lag_text(summary, lag, limit)}{_enough(summary)}")
+        reasons.append(f"{_lag_text(summary, info, lag, limit)}{_enough(summary, info)}")
     delivered = _delivered(summary)
     if complete and delivered is not None and t.invalid_delivered <= delivered < t.suspect_delivered:
-        reasons.append(f"{_delivered_text(summary, delivered)}{_enough(summary)}")
+        reasons.append(f"{_delivered_text(summary, delivered)}{_enough(summary, info)}")
     arrivals = summary.load.arrivals
     enough_gaps = summary.window.requests.sent > MIN_GAPS
     if (
@@ -115,7 +160,8 @@ def _suspect(summary: Summary, t: Thresholds, *, complete: bool, already: list[s
         and not any("workers would" in reason for reason in already)
     ):
         reasons.append(
-            f"a worker used {client.cpu_share_max:.0%} of its core (limit {t.suspect_worker_cpu:.0%}){_enough(summary)}"
+            f"a worker used {client.cpu_share_max:.0%} of its core (limit {t.suspect_worker_cpu:.0%})"
+            f"{_enough(summary, info)}"
         )
     drain = client.drain_lag_us
     if client.stamps in ("user", "mixed") and drain is not None and drain.p99 > t.suspect_drain_lag_us:
@@ -152,13 +198,16 @@ def _lag(summary: Summary, floor_ms: float, share: float) -> tuple[float | None,
     return own.p99, limit
 
 
-def _lag_text(summary: Summary, lag: float, limit: float) -> str:
+def _lag_text(summary: Summary, info: dict[str, Any], lag: float, limit: float) -> str:
     text = f"requests went out late by {lag:.1f} ms (schedule lag p99, limit {limit:.1f} ms)"
     cpu, steal = summary.client.cpu_share_max, summary.client.steal_pct
     if cpu is not None and cpu < WORKER_CPU_TARGET:
         text += f"; the busiest worker used only {cpu:.0%} of its core, so other load on this machine"
         text += f" or its hypervisor (steal {steal:.1f} %)" if steal is not None else " or its hypervisor"
         text += " is the likely cause"
+    loop = (info.get("environment") or {}).get("timer_loop") or {}
+    if isinstance(loop.get("p99_us"), (int, float)):
+        text += f"; a plain C timer loop was late by {loop['p99_us'] / 1000:.1f} ms here (p99, llmgen selfbench)"
     return text
 
 
@@ -179,13 +228,27 @@ def _delivered_text(summary: Summary, delivered: float) -> str:
     return f"only {delivered:.1%} of the offered load was delivered{rates}"
 
 
-def _enough(summary: Summary) -> str:
-    """How many workers would have been enough, where the processor was the limit."""
+def _enough(summary: Summary, info: dict[str, Any]) -> str:
+    """How many workers, and machines like this one, would have been enough, where the processor was the limit."""
     cpu, workers = summary.client.cpu_share_max, summary.client.workers
     if cpu is None or not workers or cpu < WORKER_CPU_TARGET:
         return ""
-    wanted = max(workers + 1, round(workers * cpu / WORKER_CPU_TARGET + 0.499))
-    return f"; about {wanted} workers would have been enough (on this machine or more)"
+    # a worker that is full cannot show how much it lacks: what it did not deliver counts with what it did
+    backlog = 1.0
+    if summary.load.offered_rate and summary.load.achieved_rate:
+        backlog = max(1.0, summary.load.offered_rate / summary.load.achieved_rate)
+    wanted = max(workers + 1, math.ceil(workers * cpu * backlog / WORKER_CPU_TARGET))
+    text = f"; about {wanted} workers would have been enough"
+    environment = info.get("environment") or {}
+    cores = len(environment.get("affinity") or ())
+    if not cores:
+        return text
+    if environment.get("quota_cores"):
+        cores = min(cores, math.floor(environment["quota_cores"]))
+    room = max(1, cores - 1)  # the controller has a core to itself, as in run.py
+    if wanted <= room:
+        return f"{text} (--workers {wanted})"
+    return f"{text}: {math.ceil(wanted / room)} machines like this one, with {room} workers each"
 
 
 def _requests(count: int) -> str:

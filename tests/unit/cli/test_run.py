@@ -64,6 +64,7 @@ VALUES: dict[str, tuple[str | None, Any]] = {
     "client.connections": ("5", 5),
     "client.streams_per_connection": ("6", 6),
     "client.preconnect": ("1", 1),
+    "client.source_addresses": ("127.0.0.2, 127.0.0.3", ("127.0.0.2", "127.0.0.3")),
     "client.timeouts.connect": ("250ms", 0.25),
     "client.timeouts.first_token": ("1s", 1.0),
     "client.timeouts.idle": ("2", 2.0),
@@ -72,6 +73,7 @@ VALUES: dict[str, tuple[str | None, Any]] = {
     "client.pin": (None, False),
     "client.traceparent": (None, True),
     "slo": ("ttft<1s", ("ttft<1s",)),
+    "verdict": ("suspect_lag_ms=5", {"suspect_lag_ms": 5.0}),
     "keep_bodies": (None, True),
     "seed": ("9", 9),
     "tags": ("a=b", {"a": "b"}),
@@ -90,11 +92,13 @@ def test_every_flag_sets_its_key(key: str, fake: FakeRun) -> None:
 
 
 def test_flags_that_repeat_are_collected(fake: FakeRun) -> None:
-    run("--url", "http://a", "--url", "http://b", "--tag", "a=1", "--tag", "b=2", "--slo", "ttft<1s", "--slo", "e2e<9s")
+    run("--url", "http://a", "--url", "http://b", "--tag", "a=1", "--tag", "b=2", "--slo", "ttft<1s", "--slo", "e2e<9s",
+        "--source-address", "::1", "--source-address", "127.0.0.2,127.0.0.3")  # fmt: skip
     assert fake.config is not None
     assert fake.config.target.urls == ("http://a", "http://b")
     assert fake.config.tags == {"a": "1", "b": "2"}
     assert fake.config.slo == ("ttft<1s", "e2e<9s")
+    assert fake.config.client.source_addresses == ("::1", "127.0.0.2", "127.0.0.3")
 
 
 def test_flags_win_over_the_file_and_only_those_given(fake: FakeRun, tmp_path: Path) -> None:

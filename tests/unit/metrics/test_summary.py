@@ -29,7 +29,7 @@ def summary_of(
     **info: Any,
 ) -> Summary:
     told = run_info(len(rows), **info)
-    told["config"] = {"record": "events" if events else "requests", "slo": list(slo)}
+    told["config"] = {"record": "events" if events else "requests", "slo": list(slo), **info.get("config", {})}
     run = write_run(path / "run", rows, event_rows(rows) if events else None, told, histograms)
     return summarise(open_run(run))
 
@@ -383,6 +383,27 @@ def test_busy_workers_are_told_how_many_would_do(tmp_path: Path) -> None:
     assert "about 4 workers would have been enough" in reasons
 
 
+@pytest.mark.parametrize(
+    ("environment", "words"),
+    [
+        ({"affinity": list(range(8)), "quota_cores": None}, "about 4 workers would have been enough (--workers 4)"),
+        ({"affinity": [0, 1, 2], "quota_cores": None}, "about 4 workers would have been enough: 2 machines like this"),
+        ({"affinity": list(range(8)), "quota_cores": 2.5}, "enough: 4 machines like this one, with 1 workers each"),
+    ],
+)
+def test_busy_workers_are_told_of_machines(tmp_path: Path, environment: dict[str, Any], words: str) -> None:
+    full = [{"worker": 0, "cpu_s": 99.0}]
+    assert words in verdict_of(tmp_path, late(25), workers=2, workers_detail=full, environment=environment)[1]
+
+
+def test_what_was_not_delivered_counts_among_the_workers_that_are_wanted(tmp_path: Path) -> None:
+    rows = request_rows(1000)
+    rows[500:] = never_sent(rows[500:])
+    status, reasons = verdict_of(tmp_path, rows, workers=2, workers_detail=[{"worker": 0, "cpu_s": 99.0}])
+    assert status == "invalid"
+    assert "about 7 workers would have been enough" in reasons  # twice as many as for what was sent
+
+
 def test_our_own_limits_make_a_run_invalid(tmp_path: Path) -> None:
     rows = request_rows(1000)
     fail(rows, slice(0, 2), Status.client_limit, 0)
@@ -408,6 +429,23 @@ def test_thresholds_can_be_moved(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", rows, event_rows(rows), run_info(1000))
     relaxed = msgspec.structs.replace(Thresholds(), suspect_lag_ms=10.0)
     assert summarise(open_run(run), relaxed).verdict.status == "valid"
+
+
+def test_a_run_is_judged_by_the_thresholds_it_was_configured_with(tmp_path: Path) -> None:
+    rows = late(5)
+    status, reasons = verdict_of(tmp_path, rows, config={"verdict": {"suspect_lag_ms": 3.0, "of_a_later_version": 1}})
+    assert status == "suspect"
+    assert "limit 3.0 ms" in reasons
+    assert verdict_of(tmp_path, rows, config={"verdict": {"suspect_lag_ms": 10.0}})[0] == "valid"
+
+
+def test_lag_on_an_idle_core_names_the_timer_loop_of_the_last_selfbench(tmp_path: Path) -> None:
+    idle = {"workers_detail": [{"worker": 0, "cpu_s": 0.1}]}
+    loop = {"timer_loop": {"p50_us": 77.0, "p99_us": 3600.0}}
+    assert "timer loop" not in verdict_of(tmp_path, late(5), **idle)[1]
+    reasons = verdict_of(tmp_path, late(5), environment=loop, **idle)[1]
+    assert "a plain C timer loop was late by 3.6 ms here" in reasons
+
 
 
 def test_cut_events_are_said_and_do_not_stop_the_summary(tmp_path: Path) -> None:
