@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from llmgen import sources
-from llmgen import sources
 from llmgen.config import RunConfig
 from llmgen.credentials import is_secret_name
 from llmgen.errors import ConfigError, TargetError
