@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 SECRET_WORDS: Final = ("authorization", "cookie", "token", "secret", "api-key", "apikey", "api_key", "password")
 
+HIDDEN: Final = "***"
+SHORTEST_PIECE: Final = 4  # characters of a secret that a cut at the end of a text may leave: they tell nothing
+
 # RFC 9110, 5.5: what a field value may hold. CR, LF and NUL would be header injection.
 _FIELD_VALUE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 
@@ -23,6 +26,17 @@ def is_secret_name(name: str) -> bool:
     """Whether a header or query parameter of this name carries a credential. `key` alone does: Google's APIs use it."""
     lower = name.lower()
     return lower == "key" or any(word in lower for word in SECRET_WORDS)
+
+
+def hide(text: str, secrets: Sequence[str]) -> str:
+    """`text` with *** in place of each of `secrets` (the longest first), and of a piece of one that its end cuts."""
+    for secret in secrets:
+        text = text.replace(secret, HIDDEN)
+    for secret in secrets:
+        for size in range(len(secret) - 1, SHORTEST_PIECE, -1):
+            if text.endswith(secret[:size]):
+                return text[:-size] + HIDDEN
+    return text
 
 
 def is_reference(value: str) -> bool:

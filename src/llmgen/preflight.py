@@ -14,10 +14,10 @@ from typing import Any, Final
 
 from llmgen import sources
 from llmgen.config import RunConfig
-from llmgen.credentials import is_secret_name
+from llmgen.credentials import hide, is_secret_name
 from llmgen.errors import ConfigError, TargetError
 from llmgen.report.escaping import plain
-from llmgen.target import Address, Target
+from llmgen.target import Address, Target, secrets
 from llmgen.wire import http1, http2
 
 ANSWER_WAIT_S: Final = 5.0  # a server under load may be slow to list its models; without an answer we go on
@@ -76,7 +76,7 @@ def look(
         elif where is not None:
             answer = ask(stream, target, where, headers)
     if where is not None:
-        _read_answer(seen, answer, target, config)
+        _read_answer(seen, answer, target, secrets(headers))
     return seen
 
 
@@ -273,15 +273,15 @@ def _exchange(stream: socket.socket, target: Target, request: bytes) -> Any:
     yield b""
 
 
-def _read_answer(seen: Look, answer: Answer, target: Target, config: RunConfig) -> None:
+def _read_answer(seen: Look, answer: Answer, target: Target, hidden: Sequence[str]) -> None:
     if answer.status is None:
         seen.notes.append(f"{target.url}: did not list its models within {ANSWER_WAIT_S:g} s; going on")
         return
     server = answer.headers.get("server")
     if server:
-        seen.facts["server"] = plain(server, 100)
+        seen.facts["server"] = plain(hide(server, hidden), 100)
     if answer.status in (401, 403):
-        said = plain(answer.body[:200].decode("utf-8", "replace"))
+        said = plain(hide(answer.body[:200].decode("utf-8", "replace"), hidden))
         raise ConfigError(
             f"{target.url}: refuses the credentials ({answer.status}): {said}; "
             "set OPENAI_API_KEY, --api-key-env NAME or --header 'api-key: env:NAME'"

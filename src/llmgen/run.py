@@ -103,7 +103,11 @@ def run(
     headers = request_headers(config)
     prepared = prepare(config, headers)
     directory = rundir.make(config.out, config.name)
-    controller = Controller(config, prepared, directory, rule)
+    try:
+        controller = Controller(config, prepared, directory, rule)
+    except BaseException:
+        shutil.rmtree(directory, ignore_errors=True)
+        raise
     show = not quiet and not json_out if progress is None else progress
     try:
         controller.load(show)
@@ -135,7 +139,6 @@ class Controller:
         self.plan = self.make_plan()
         self.info = self.first_info()
         rundir.write_json(directory / "run.json", self.info)
-        rundir.point_latest(directory)
         self.control = ControlBlock(directory / "control.bin", self.count)
         self.workers: processes.Workers | None = None
 
@@ -228,6 +231,7 @@ class Controller:
         self.workers.start(Start(self.start_ns, offer_for, window_start, min(window_end, FOREVER_NS)))
         self.info.update(start_ns=self.start_ns, start_realtime_ns=self.start_realtime_ns)
         rundir.write_json(self.directory / "run.json", self.info)
+        rundir.point_latest(self.directory)
 
     def watch_over(self, view: LiveView | None) -> None:
         """Until every worker has said that it is done, has died, or its time is over."""

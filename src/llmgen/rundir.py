@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from llmgen.columns import Status
+from llmgen.credentials import HIDDEN, hide
 from llmgen.errors import ConfigError
 
 SAMPLES: Final = 20  # of each status and HTTP code (docs/contract.md)
 SAMPLE_BYTES: Final = 2048
-HIDDEN: Final = "***"
 
 
 def make(out: str, name: str | None) -> Path:
@@ -90,9 +90,7 @@ def gather_errors(directory: Path, secrets: Sequence[str]) -> None:
             seen[kind] += 1
             if seen[kind] > SAMPLES:
                 continue
-            text = row["text"]
-            for secret in secrets:
-                text = text.replace(secret, HIDDEN)
+            text = hide(row["text"], secrets)
             shown = {
                 "status": Status(row["status"]).name,
                 "http_status": row["http_status"] or None,

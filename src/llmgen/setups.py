@@ -67,6 +67,7 @@ def setups(
             traceparent=client.traceparent,
             http2_engine=client.http2_engine,
             keep_bodies=config.keep_bodies,
+            secrets=target.secrets(prepared.headers),
         )
         for number, core in enumerate(cores(count, client.pin))
     ]
@@ -76,19 +77,22 @@ def check_limits(config: RunConfig, prepared: Prepared, count: int) -> None:
     """Descriptors and ports against what the plan may need at the most, as far as that is known."""
     limit = machine.raise_descriptor_limit()
     wanted = config.client.connections or config.load.concurrency
+    fewer = ""
+    if wanted is None and config.load.rate == math.inf:
+        wanted, fewer = config.load.requests, "limit them with --connections, "  # each may need one of its own
     if wanted is None:
         return
     if all(seen.protocol == 1 for seen in prepared.looks) and wanted / count + machine.SPARE_DESCRIPTORS > limit:
         raise ConfigError(
             f"{wanted} connections need {math.ceil(wanted / count) + machine.SPARE_DESCRIPTORS} file descriptors a "
-            f"worker, the limit is {limit}; raise it with ulimit -n, or use more workers or --http 2"
+            f"worker, the limit is {limit}; {fewer}raise it with ulimit -n, or use more workers or --http 2"
         )
     addresses = sum(len([a for a in one.addresses if a[0] != "unix"]) for one in prepared.targets)
     ports = machine.ephemeral_ports() * sum(sources.pairs(one) for one in prepared.targets)
     if addresses and wanted > ports:
         raise ConfigError(
             f"{wanted} connections to {addresses} address{'es' if addresses > 1 else ''} need more than the {ports} "
-            "local ports there are; widen net.ipv4.ip_local_port_range, name further addresses of the target, "
+            f"local ports there are; {fewer}widen net.ipv4.ip_local_port_range, name further addresses of the target, "
             "connect from several of this machine (--source-address A,B), or use --http 2"
         )
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import base64
+import json
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from llmgen.config import Target as TargetConfig
 from llmgen.config import redact_url
@@ -127,9 +128,8 @@ def secrets(headers: Mapping[str, str]) -> list[str]:
     for name, value in headers.items():
         if not is_secret_name(name) or len(value) < 4:
             continue
-        found.append(value)
         _, _, bare = value.partition(" ")
-        if len(bare) >= 4:
-            found.append(bare)
-        found.append(base64.b64encode(value.encode()).decode())
+        for form in (value, bare):
+            if len(form) >= 4:
+                found += [form, json.dumps(form)[1:-1], quote(form, safe=""), base64.b64encode(form.encode()).decode()]
     return sorted(set(found), key=len, reverse=True)
