@@ -279,7 +279,7 @@ def test_cleartext_http2_at_a_server_without_it(offer: Offer, secret: dict[str, 
 def test_a_server_without_tls(offer: Offer, authority: Authority, secret: dict[str, Any]) -> None:
     with OddServer(always(GOOD)) as server:
         with pytest.raises(TargetError, match=r"TLS failed|is this port https"):
-            offer(url(server), **{"target.ca": authority.ca, **secret})
+            offer(url(server), **{"target.ca": authority.ca, "client.timeouts.connect": 0.5, **secret})
         assert server.requests == []
 
 
