@@ -23,6 +23,8 @@ from llmgen.wire import http1, http2
 ANSWER_WAIT_S: Final = 5.0  # a server under load may be slow to list its models; without an answer we go on
 MOST_BYTES: Final = 1 << 20
 OURS: Final = ("accept", "user-agent")  # headers of the question that the user's do not replace
+# What a peer's SETTINGS say (RFC 9113, 6.5.2); what it leaves out has the RFC's default.
+SETTINGS: Final = {3: "max_concurrent_streams", 4: "initial_window_size", 5: "max_frame_size", 6: "max_header_list_size"}
 NO_CERTIFICATE: Final = "the server requires a client certificate; name yours with --cert FILE and --key FILE"
 
 
@@ -33,6 +35,7 @@ class Answer:
     status: int | None = None
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes = b""
+    settings: dict[str, int] = field(default_factory=dict)  # http2: those of SETTINGS that have a name here
 
 
 @dataclass
@@ -216,6 +219,8 @@ def _ask_http2(stream: socket.socket, target: Target, path: str, headers: Mappin
                 answer.headers = {n.decode("latin-1"): v.decode("latin-1") for n, v in event[2]}
                 answer.status = int(answer.headers.get(":status", 0))
                 done = done or event[3]
+            elif event[0] == "settings":
+                answer.settings |= {SETTINGS[number]: value for number, value in event[1].items() if number in SETTINGS}
             elif event[0] == "data":
                 answer.body += event[2]
                 done = done or event[3]
@@ -274,6 +279,8 @@ def _exchange(stream: socket.socket, target: Target, request: bytes) -> Any:
 
 
 def _read_answer(seen: Look, answer: Answer, target: Target, hidden: Sequence[str]) -> None:
+    if answer.settings:
+        seen.facts["http2_settings"] = answer.settings
     if answer.status is None:
         seen.notes.append(f"{target.url}: did not list its models within {ANSWER_WAIT_S:g} s; going on")
         return

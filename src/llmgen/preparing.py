@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import ssl
 import subprocess
 from dataclasses import dataclass
 from typing import Final
@@ -65,12 +66,7 @@ def prepare(config: RunConfig, headers: dict[str, str]) -> Prepared:
     paths = endpoint_paths(config)
     looks = []
     for one, path in zip(targets, paths, strict=True):
-        context = None
-        if one.secure:
-            t = config.target
-            wanted = {"1.1": ["http/1.1"], "2": ["h2"]}.get(t.http, ["h2", "http/1.1"])
-            context = make_context(insecure=t.insecure, ca=t.ca, cert=t.cert, key=t.key, alpn=wanted)
-        seen = preflight.look(one, config, path, headers, context)
+        seen = preflight.look(one, config, path, headers, tls_context(config) if one.secure else None)
         for note in seen.notes:
             log.info(note)
         looks.append(seen)
@@ -82,6 +78,13 @@ def prepare(config: RunConfig, headers: dict[str, str]) -> Prepared:
         model = looks[0].models[0]
         log.info("model: %s (the first that the target lists)", model)
     return Prepared(headers, targets, looks, model)
+
+
+def tls_context(config: RunConfig) -> ssl.SSLContext:
+    """For the look at a target: offers the protocols that the configuration leaves open."""
+    t = config.target
+    wanted = {"1.1": ["http/1.1"], "2": ["h2"]}.get(t.http, ["h2", "http/1.1"])
+    return make_context(insecure=t.insecure, ca=t.ca, cert=t.cert, key=t.key, alpn=wanted)
 
 
 def endpoint_paths(config: RunConfig) -> list[str]:

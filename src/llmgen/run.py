@@ -41,7 +41,7 @@ from llmgen.planning import PlanBuilder
 from llmgen.preparing import Prepared, prepare, request_headers, warn_of_proxies
 from llmgen.records import Run, merge, open_run
 from llmgen.report import html
-from llmgen.setups import check_limits, setups
+from llmgen.setups import check_limits, setups, workers_wanted
 from llmgen.validation import complete, validate
 from llmgen.worker import Setup, Start
 
@@ -53,10 +53,6 @@ AHEAD_ROWS: Final = 65_536  # or, in a closed loop, so far ahead of what is clai
 LOOK_S: Final = 0.1
 STOP_S: Final = 5.0  # after an interrupt: so long may what is in flight take
 OVERTIME_S: Final = 15.0  # beyond the drain: workers that still run are killed
-# One worker's core carries about so much; auto picks workers for 70 % of it (see benchmarks/README.md).
-EVENT_COST_S: Final = 12e-6
-REQUEST_COST_S: Final = 150e-6
-SHARE: Final = 0.7
 
 
 @dataclass
@@ -151,7 +147,8 @@ class Controller:
         plan = PlanBuilder(self.config, self.plan_dir, self.count, self.prepared.model)
         plan.write_next()
         if self.config.client.workers is None:
-            wanted = min(self.workers_needed(plan), most)
+            # one core is left to this process
+            wanted = max(1, min(workers_wanted(self.config, plan), machine.usable_cores() - 1, most))
             if wanted > 1:
                 shutil.rmtree(self.plan_dir)
                 self.count = wanted
@@ -160,24 +157,6 @@ class Controller:
         if plan.schedule.trace:
             plan.write_all()  # a broken row is found before anything is sent
         return plan
-
-    def workers_needed(self, plan: PlanBuilder) -> int:
-        """As few as the planned events need, within the cores that may be used; one core is left to this process."""
-        rows = max(1, plan.rows_written)
-        events = plan.planned_output / rows
-        schedule = plan.schedule
-        if schedule.closed:
-            # each slot is as fast as the server; 50 events/s is a usual stream
-            rate = (self.config.load.concurrency or 1) * 50 / max(1.0, events)
-        elif schedule.curve is not None:
-            rate = schedule.curve.peak
-        elif plan.last_due_ns:
-            rate = rows / (plan.last_due_ns / NS)
-        else:
-            rate = rows / 1.0
-        share = rate * (events * EVENT_COST_S + REQUEST_COST_S)
-        wanted = math.ceil(share / SHARE)
-        return max(1, min(wanted, machine.usable_cores() - 1))
 
     def plan_ahead(self) -> None:
         """Keeps the plan ahead of the clock, and tells the workers of it."""

@@ -14,6 +14,11 @@ from llmgen.preparing import Prepared
 from llmgen.worker import HeadSetup, Setup, TargetSetup, TlsSetup
 
 NS: Final = 1_000_000_000
+# One worker's core carries about so much; auto picks workers for 70 % of it (see benchmarks/README.md).
+EVENT_COST_S: Final = 12e-6
+REQUEST_COST_S: Final = 150e-6
+SHARE: Final = 0.7
+USUAL_EVENTS_PER_S: Final = 50  # of a stream, where nothing but the server decides how fast a closed loop goes
 
 
 def cores(count: int, pin: bool) -> list[int | None]:
@@ -95,6 +100,22 @@ def check_limits(config: RunConfig, prepared: Prepared, count: int) -> None:
             f"local ports there are; {fewer}widen net.ipv4.ip_local_port_range, name further addresses of the target, "
             "connect from several of this machine (--source-address A,B), or use --http 2"
         )
+
+
+def workers_wanted(config: RunConfig, plan: PlanBuilder) -> int:
+    """As few as the planned events need, however many cores there are."""
+    rows = max(1, plan.rows_written)
+    events = plan.planned_output / rows
+    schedule = plan.schedule
+    if schedule.closed:
+        rate = (config.load.concurrency or 1) * USUAL_EVENTS_PER_S / max(1.0, events)
+    elif schedule.curve is not None:
+        rate = schedule.curve.peak
+    elif plan.last_due_ns:
+        rate = rows / (plan.last_due_ns / NS)
+    else:
+        rate = rows / 1.0
+    return max(1, math.ceil(rate * (events * EVENT_COST_S + REQUEST_COST_S) / SHARE))
 
 
 def split(total: int | None, parts: int) -> list[int]:

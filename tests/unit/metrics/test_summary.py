@@ -447,7 +447,6 @@ def test_lag_on_an_idle_core_names_the_timer_loop_of_the_last_selfbench(tmp_path
     assert "a plain C timer loop was late by 3.6 ms here" in reasons
 
 
-
 def test_cut_events_are_said_and_do_not_stop_the_summary(tmp_path: Path) -> None:
     rows = request_rows(20)
     run = write_run(tmp_path / "run", rows, event_rows(rows), run_info(20))
