@@ -40,7 +40,7 @@ from llmgen.core cimport (
     Target,
 )
 from llmgen.exchange cimport STATUS_CANCELLED, STATUS_COUNT, Exchange, Expect, answers_sink
-from llmgen.flight cimport flight_any, flight_begin, flight_expired, flight_free
+from llmgen.flight cimport flight_any, flight_begin, flight_expired, flight_free, flight_session_target
 from llmgen.pacer cimport (
     NEVER,
     PACER_DUE,
@@ -49,6 +49,7 @@ from llmgen.pacer cimport (
     PACER_NOTHING,
     Control,
     Due,
+    Slot,
     pacer_exhausted,
     pacer_free,
     pacer_next,
@@ -65,6 +66,7 @@ from llmgen.recorder cimport (
     records_commit,
     records_flush_histograms,
 )
+from llmgen.session cimport sessions_free
 from llmgen.wire.http2 cimport HTTP2_CLIENT, http2_options
 from llmgen.wire.scanner cimport Rules
 
@@ -151,34 +153,49 @@ cdef void dispatch(Core* k, int64_t now) noexcept nogil:
     """Takes up what is due by `now`, at most a burst; next_due is fresh afterwards."""
     cdef Due due
     cdef Exchange* x
-    cdef int burst = 0
-    if not k.offering:
+    cdef int burst = 0, result
+    if k.stopped:
         k.next_due = NEVER
         return
     while burst < DISPATCH_BURST:
         if pacer_next(&k.pacer, &k.next_due) != PACER_DUE or k.next_due > now:
             return
-        if k.next_due >= k.options.offer_until or k.records.disk_error:
+        if k.records.disk_error or (k.offering and k.next_due >= k.options.offer_until):
             stop_offering(k)
+            k.stopped = k.stopped or k.records.disk_error != 0
             return
-        if pacer_take(&k.pacer, now, &due) != PACER_DUE:
-            continue             # a slot of the closed loop retired, or its row is not planned yet
+        result = pacer_take(&k.pacer, now, &due)
+        if result == PACER_NOTHING:
+            continue             # a slot of the closed loop retired
+        if result != PACER_DUE:
+            k.next_due = NEVER   # its row is not planned yet: the next tick looks again
+            return
         k.network.now = now = monotonic_ns()
         x = flight_begin(k, &due, now)
         if x == NULL:
-            stop_offering(k)
+            stop_all(k)
             return
-        x.row.target = choose_target(k, due.row.target)
+        x.row.target = flight_session_target(k, x, choose_target(k, due.row.target))
         k.targets[x.row.target].in_flight += 1
         pool_acquire(k, x)
         burst += 1
 
 
 cdef void stop_offering(Core* k) noexcept nogil:
+    """The plan is over: the drain begins. Retries that are due within it still go out."""
     k.offering = False
+    k.pacer.heap_only = True
     k.next_due = NEVER
     if k.drain_until == NEVER:
         k.drain_until = monotonic_ns() + k.options.drain
+    if k.options.closed_slots:
+        k.stopped = True         # the heap holds slots only
+
+
+cdef void stop_all(Core* k) noexcept nogil:
+    """Nothing more is sent."""
+    stop_offering(k)
+    k.stopped = True
 
 
 cdef void arm(Core* k) noexcept nogil:
@@ -376,6 +393,7 @@ cdef class Engine:
         k.epoll = k.timer = -1
         k.engine = <void*>self
         k.next_due = k.armed = k.drain_until = NEVER
+        k.stopped = True             # until the start
         self.recorder = Recorder(setup.directory, setup.worker, setup.classes, setup.record_events)
         k.records = &self.recorder.c
         self.map_control(setup)
@@ -416,6 +434,7 @@ cdef class Engine:
         k.options.connections = setup.connections
         k.options.streams_per_connection = setup.streams_per_connection
         k.options.closed_slots = setup.closed_slots
+        k.options.retries = setup.retries
         k.options.resend_unprocessed = setup.resend_unprocessed
         k.options.traceparent = setup.traceparent
         k.options.balance = {
@@ -593,14 +612,18 @@ cdef class Engine:
         """The common start, monotonic ns; the others count from it (offer_for_ns 0: as long as the plan says)."""
         cdef Core* k = &self.c
         cdef uint32_t i
+        cdef Slot slot
         k.pacer.start = start_ns
         k.answers.window_start = start_ns + window_start_ns
         k.answers.window_end = start_ns + window_end_ns
         if offer_for_ns:
             k.options.offer_until = start_ns + offer_for_ns
         k.offering = True
+        k.stopped = False
+        memset(&slot, 0, sizeof(slot))
+        slot.due = slot.promised = start_ns
         for i in range(k.options.closed_slots):
-            if not pacer_push(&k.pacer, start_ns, NULL, 0):
+            if not pacer_push(&k.pacer, &slot):
                 raise MemoryError
         pacer_next(&k.pacer, &k.next_due)
         arm(k)
@@ -614,37 +637,43 @@ cdef class Engine:
         """Timeouts, drain, counters. True as long as the run goes on."""
         cdef Core* k = &self.c
         cdef int64_t now = monotonic_ns()
+        cdef bint over
         k.network.now = now
         pool_tick(k, now)
         expire(k, now)
         if k.offering:
             if self.control_block().stop:
-                stop_offering(k)
+                stop_all(k)
             else:
                 dispatch(k, now)     # a plan that was late, slots that became free
-                if k.offering and (pacer_exhausted(&k.pacer) or now >= k.options.offer_until):
+                # sessions under way will make further requests due; retries fall into the drain
+                over = pacer_exhausted(&k.pacer) and k.open_turns == 0
+                if k.offering and (over or now >= k.options.offer_until):
                     stop_offering(k)
             if k.pacer.error:
                 raise OSError(k.pacer.error, os.strerror(k.pacer.error), "the plan")
             if k.drain_until != NEVER:
                 self.state(WorkerState.disk_full if k.records.disk_error else WorkerState.draining)
-        elif now >= k.drain_until and k.in_flight:
+        elif now >= k.drain_until:
+            k.stopped = True
             cancel_all(k, STATUS_CANCELLED)
+        elif not k.stopped:
+            dispatch(k, now)         # retries
         pool_end_batch(k)
         arm(k)
         close_second(k, now)
         publish(k, now)
-        return k.offering or k.in_flight > 0
+        return k.offering or k.in_flight > 0 or (not k.stopped and k.pacer.heap_size > 0)
 
     def drain(self, int64_t until_ns):
         """Offers nothing more; what is in flight at `until_ns` (monotonic) is cancelled by the next tick."""
-        stop_offering(&self.c)
+        stop_all(&self.c)
         if until_ns < self.c.drain_until:
             self.c.drain_until = until_ns
 
     def cancel(self):
         """Offers nothing more and cancels what is in flight."""
-        stop_offering(&self.c)
+        stop_all(&self.c)
         cancel_all(&self.c, STATUS_CANCELLED)
 
     def finish(self):
@@ -670,6 +699,7 @@ cdef class Engine:
         flight_free(&self.c)
         self.recorder.close()
         pacer_free(&self.c.pacer)
+        sessions_free(&self.c.sessions)
 
     def __dealloc__(self):
         cdef Core* k = &self.c

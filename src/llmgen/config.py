@@ -7,6 +7,7 @@ Durations are seconds (float) once decoded; in files and flags they are written 
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import re
@@ -19,8 +20,9 @@ from urllib.parse import urlsplit, urlunsplit
 import msgspec
 
 from llmgen.credentials import is_reference, is_secret_name
-from llmgen.decoding import Cut, Protocol, Rate, Seconds, decode, no_duplicates, wrong
+from llmgen.decoding import Cut, Protocol, Rate, Seconds, closest, decode, no_duplicates, wrong
 from llmgen.errors import ConfigError
+from llmgen.mixes import MIXES
 
 CONFIG_SCHEMA: Final = "llmgen.config/1"
 
@@ -46,20 +48,39 @@ class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 
 class Stage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A piece of the rate over time: constant at `rate`, or linear from the previous rate (or `rate`) to `to`."""
+    """A piece of the rate over time: constant at `rate`, or linear from the previous rate (or `rate`) to `to`.
+
+    With `steps` the way to `to` is a staircase; `spike` holds a multiple of the rate before, which comes back after it;
+    `sine` swings around the rate by this share of it, once a `period`; `file` holds rows of seconds and rate.
+    """
 
     rate: float | None = None
     to: float | None = None
-    duration: Annotated[float, Seconds] = msgspec.field(name="for")
+    steps: int | None = None
+    spike: float | None = None
+    sine: float | None = None
+    period: Annotated[float | None, Seconds] = None
+    file: str | None = None
+    duration: Annotated[float | None, Seconds] = msgspec.field(name="for", default=None)
 
 
 class Trace(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Arrivals and lengths of a recorded workload."""
 
-    file: str
-    format: str = "azure"
+    file: str  # or a folder (ServeGen)
+    format: str = "auto"
     scale: float = 1.0  # times are divided by it
-    jitter: str | None = None
+    rate_scale: float = 1.0  # so many times as many requests in the same time
+    jitter: str | None = None  # uniform:quantum | uniform:T | none
+    window: str | None = None  # "A..B" of the trace's own time
+    loop: bool = False
+    order: str = "auto"  # require | sort
+    zero_output: str = "auto"  # keep | drop
+    unit: str | None = None  # of times: s ms us ns
+    block_size: int | None = None  # tokens a hash id stands for
+    columns: dict[str, str] = {}  # of a generic file: time, input, output, session, class, model → its column
+    classes: dict[str, str | None] = {}  # the trace's class → class of the mix; null leaves the rows out; "*": others
+    models: dict[str, str] = {}  # the trace's model → model to ask for
 
 
 class Load(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -76,6 +97,26 @@ class Load(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     warmup: Annotated[float | str, Cut] = 0.0  # seconds, or "10%"
     cooldown: Annotated[float | str, Cut] = 0.0
     drain: Annotated[float, Seconds] = 30.0
+    normalize: bool = False  # scale the schedule so that exactly rate * duration requests come
+
+
+class Prefix(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Prompts begin with one of `pool` shared texts of `tokens` tokens, which their length includes."""
+
+    tokens: int
+    pool: int = 1
+
+
+class Data(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Prompts from a file instead of made ones."""
+
+    file: str
+    format: str = "auto"  # messages | sharegpt | text | csv | parquet
+    column: str | None = None  # of csv and parquet: the prompt's
+    output_column: str | None = None  # and that of the answer's length, if there is one
+    order: str = "sequential"  # or shuffled
+    limit: int | None = None  # read so many records at most
+    unique: bool = False  # put a word before each prompt that no other request has
 
 
 class Klass(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -84,6 +125,11 @@ class Klass(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     weight: float = 1.0
     input: str | int | None = None
     output: str | int | None = None
+    lengths: str | None = None  # "pairs:FILE": input and output drawn together
+    correlation: float | None = None  # of the logarithms of lognormal lengths, or of normal ones
+    prefix: Prefix | None = None
+    data: Data | None = None
+    tools: tuple[dict[str, Any], ...] = ()
     body: dict[str, Any] = {}
     stream: bool | None = None
     model: str | None = None
@@ -95,6 +141,13 @@ class Workload(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
     input: str | int = 128
     output: str | int = 128
+    lengths: str | None = None
+    correlation: float | None = None
+    prefix: Prefix | None = None
+    data: Data | None = None
+    tools: tuple[dict[str, Any], ...] = ()
+    tokenizer: str | None = None  # None: words; "server": calibrated through /tokenize; else a file or folder
+    template_tokens: int | None = None  # what the chat template adds to a prompt; None: what the tokenizer tells
     body: dict[str, Any] = {}
     stream: bool = True
     exact_output: bool = False
@@ -120,12 +173,13 @@ class Client(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     preconnect: int = 0
     source_addresses: tuple[str, ...] = ()  # local addresses to connect from, in turn; none: the system's choice
     timeouts: Timeouts = Timeouts()
-    stamps: str = "kernel"  # kernel | user
     patience: Annotated[float | None, Seconds] = None  # from due; a stream without a first token is abandoned
+    stamps: str = "kernel"  # kernel | user
     spin: Annotated[float, Seconds] = 0.0
     pin: bool = True
     http2_engine: str = "native"  # native | h2
     traceparent: bool = False
+    retries: int = 0  # further attempts after a connection error, 429 or 503; latencies count from the first due
     abort_on: str | None = None
 
 
@@ -143,6 +197,7 @@ class Prices(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     input_per_million: float | None = None
     cached_per_million: float | None = None
     output_per_million: float | None = None
+    max_cost: float | None = None  # a run that would cost more is refused before it starts
 
 
 class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -232,8 +287,18 @@ def _build(tree: Mapping[str, Any]) -> RunConfig:
     load = tree.get("load")
     if isinstance(load, Mapping):
         tree = {**tree, "load": _imply(load)}
+    workload = tree.get("workload")
+    if isinstance(workload, Mapping) and isinstance(workload.get("mix"), str):
+        tree = {**tree, "workload": {**workload, "mix": ready_made(workload["mix"])}}
     config: RunConfig = decode(tree, RunConfig)
     return config
+
+
+def ready_made(name: str) -> dict[str, Any]:
+    """The classes of a ready-made mix. ConfigError for an unknown name."""
+    if name not in MIXES:
+        raise wrong("workload.mix", name, f"no ready-made mix; {closest(name, MIXES)}")
+    return copy.deepcopy(MIXES[name])
 
 
 _RAMP: Final = re.compile(r"\s*([0-9.e+]+)\s*\.\.\s*([0-9.e+]+)\s*")
@@ -267,6 +332,8 @@ _OVER_CLASSES: Final[Mapping[tuple[str, ...], str]] = {
     ("workload", "input"): "input",
     ("workload", "output"): "output",
     ("workload", "stream"): "stream",
+    ("workload", "data", "file"): "data",
+    ("workload", "prefix", "tokens"): "prefix",
     ("target", "model"): "model",
 }
 _ADDED: Final = frozenset({("target", "headers"), ("target", "query"), ("tags",), ("verdict",), ("workload", "body")})
@@ -283,6 +350,9 @@ def merge(config: RunConfig, flags: Mapping[str, Any]) -> RunConfig:
     if not flags:
         return config
     tree = plain(config)
+    if isinstance(flags.get("workload.mix"), str):
+        tree["workload"]["mix"] = plain_mix(flags["workload.mix"])
+        flags = {key: value for key, value in flags.items() if key != "workload.mix"}
     load = tree["load"]
     if load["concurrency"] is not None and "load.arrival" not in flags:
         load["arrival"] = "closed"  # a struct made in Python may leave it at its default
@@ -301,6 +371,11 @@ def merge(config: RunConfig, flags: Mapping[str, Any]) -> RunConfig:
             elif parts == ("workload", "body"):
                 klass["body"] = _over(klass["body"], value)
     return _build(tree)
+
+
+def plain_mix(name: str) -> dict[str, Any]:
+    """The classes of a ready-made mix with all their keys, as `plain` has them."""
+    return {key: msgspec.to_builtins(decode(value, Klass)) for key, value in ready_made(name).items()}
 
 
 def _put(tree: dict[str, Any], parts: tuple[str, ...], value: Any) -> None:
@@ -354,13 +429,24 @@ FLAGS: Final[Mapping[str, str]] = {
     "load.trace.file": "--trace",
     "load.trace.format": "--trace-format",
     "load.trace.scale": "--trace-scale",
+    "load.trace.rate_scale": "--trace-rate-scale",
+    "load.trace.jitter": "--trace-jitter",
+    "load.trace.window": "--trace-window",
+    "load.trace.loop": "--trace-loop",
     "load.duration": "--duration",
     "load.requests": "--requests",
     "load.warmup": "--warmup",
     "load.cooldown": "--cooldown",
     "load.drain": "--drain",
+    "load.normalize": "--normalize",
+    "workload.mix": "--mix",
     "workload.input": "--input-tokens",
     "workload.output": "--output-tokens",
+    "workload.prefix.tokens": "--prefix-tokens",
+    "workload.prefix.pool": "--prefix-pool",
+    "workload.data.file": "--data",
+    "workload.data.format": "--data-format",
+    "workload.tokenizer": "--tokenizer",
     "workload.body": "--body",
     "workload.stream": "--no-stream",
     "workload.exact_output": "--exact-output",
@@ -374,17 +460,19 @@ FLAGS: Final[Mapping[str, str]] = {
     "client.timeouts.first_token": "--timeout-first-token",
     "client.timeouts.idle": "--timeout-idle",
     "client.timeouts.total": "--timeout-total",
+    "client.patience": "--patience",
     "client.stamps": "--stamps",
     "client.spin": "--spin",
     "client.pin": "--no-pin",
-    "client.patience": "--patience",
     "client.http2_engine": "--http2-engine",
     "client.traceparent": "--traceparent",
+    "client.retries": "--retries",
     "client.abort_on": "--abort-on",
     "slo": "--slo",
     "verdict": "--verdict",
     "record": "--record",
     "keep_bodies": "--keep-bodies",
+    "prices.max_cost": "--max-cost",
     "seed": "--seed",
     "name": "--name",
     "tags": "--tag",

@@ -12,6 +12,7 @@ from llmgen.connection cimport Connection, Network
 from llmgen.exchange cimport STATUS_COUNT, Answers, Exchange, Expect
 from llmgen.pacer cimport Due, Pacer
 from llmgen.recorder cimport Records
+from llmgen.session cimport SessionTable
 
 
 cdef struct HeadBytes:           # the constant part of a request's head for one (head, target)
@@ -63,6 +64,7 @@ cdef struct Options:
     uint32_t connections         # most per target; 0: as needed
     uint32_t streams_per_connection
     uint32_t closed_slots        # closed loop; 0: open loop
+    uint8_t retries              # further attempts after a connection error, 429 or 503
     uint8_t balance              # Balance
     bint resend_unprocessed
     bint traceparent
@@ -120,12 +122,16 @@ cdef struct Core:
     int64_t next_due             # NEVER: nothing known
     int64_t armed                # what the timer is set to
     bint offering                # False: nothing more is taken from the plan
+    bint stopped                 # nothing at all is sent any more, neither retries nor turns
+    uint64_t open_turns          # requests in flight whose session has a further turn
     int64_t last_due             # of what was dispatched
     int64_t drain_until          # NEVER while offering
     int64_t lag_max              # of this second
     # counts
     uint64_t dispatched, sent, in_flight, waiting, stale_resends
     uint32_t sample_counts[STATUS_COUNT]
+    SessionTable sessions
+    uint64_t body_bytes          # of the request that is being sent
     const char* reason           # why the next request to be finished failed, for its sample; NULL: see its kept bytes
     iovec* parts                 # of the request that is being sent
     uint32_t parts_capacity

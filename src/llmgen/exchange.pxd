@@ -106,7 +106,7 @@ cdef struct Answers:
     Totals totals
     int64_t window_start, window_end
     uint32_t max_event_bytes
-    uint32_t max_answer_bytes
+    uint32_t max_answer_bytes    # of a whole answer, of kept bodies, of a captured text
     bint keep_bodies             # the raw body of every answer is kept until the core takes it
     Exchange* ended              # exchanges whose on_end came, for the core to collect after the read
     int64_t written              # time after the latest write, for on_sent
@@ -141,6 +141,9 @@ cdef struct Exchange:
     uint8_t* body                # with keep_bodies: the raw answer
     uint32_t body_size
     uint32_t body_capacity
+    uint8_t* text                # with `capture`: the visible text, as it stood in the JSON strings
+    uint32_t text_size
+    uint32_t text_capacity
     EventRow* last_event         # of this read only
     uint64_t last_read           # number of the read that brought last_event
     int64_t group_t, group_t_user     # the current group of token events (one read); -1: none
@@ -154,7 +157,8 @@ cdef struct Exchange:
     uint8_t has_ended
     uint8_t trouble              # status that the content decided (malformed_stream, stream_error ...); 0: none
     uint8_t resends
-    uint8_t spare
+    bint capture                 # a later turn of the session quotes this answer
+    uint32_t retry_after_s       # what the server asked for with 429 or 503
 
 
 cdef enum ExchangeState:

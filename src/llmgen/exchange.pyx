@@ -100,6 +100,7 @@ cdef void on_headers(void* ctx, uint64_t user, int status, const Header* headers
     x.state = EXCHANGE_ANSWERING
     if status < 200 or status > 299:
         x.mode = MODE_ERROR
+        x.retry_after_s = retry_after(headers, count)
         return
     for i in range(count):
         h = headers + i
@@ -122,6 +123,20 @@ cdef void on_headers(void* ctx, uint64_t user, int status, const Header* headers
         x.row.flags |= FLAG_ODD_CONTENT_TYPE
     if x.mode == MODE_SSE and not event_stream and typed and not x.expect.stream:
         x.row.flags |= FLAG_ODD_CONTENT_TYPE
+
+
+cdef uint32_t retry_after(const Header* headers, size_t count) noexcept nogil:
+    """Retry-After in seconds (RFC 9110, 10.2.3), 0 without one; a date counts as none."""
+    cdef size_t i, j
+    cdef uint32_t seconds = 0
+    for i in range(count):
+        if not header_is(headers + i, "retry-after", 11):
+            continue
+        for j in range(headers[i].value_size):
+            if not 48 <= headers[i].value[j] <= 57 or seconds > 100000:
+                return 0
+            seconds = seconds * 10 + headers[i].value[j] - 48
+    return seconds
 
 
 cdef void on_data(void* ctx, uint64_t user, const uint8_t* data, size_t size) noexcept nogil:
@@ -216,6 +231,8 @@ cdef void on_event(Answers* a, Exchange* x, const SseEvent* event) noexcept nogi
     record_event(a, x, found.kind, tokens, flags)
     if found.kind & KIND_TOKENS:
         on_tokens(a, x, found.kind, tokens)
+        if x.capture and found.kind & KIND_TEXT:
+            append(&x.text, &x.text_size, &x.text_capacity, found.text.data, found.text.size, a.max_answer_bytes)
     a.totals.events += 1
 
 
@@ -343,8 +360,10 @@ cdef void exchange_begin(Answers* a, Exchange* x) noexcept nogil:
     """A new exchange for x.row (already filled by the core); all reading state is fresh."""
     cdef int64_t due = x.row.due
     x.group = <uint16_t>(2 * x.row.klass + (0 if a.window_start <= due < a.window_end else 1))
-    x.kept = x.body = NULL
-    x.kept_size = x.kept_capacity = x.body_size = x.body_capacity = 0
+    x.kept = x.body = x.text = NULL
+    x.kept_size = x.kept_capacity = x.body_size = x.body_capacity = x.text_size = x.text_capacity = 0
+    x.capture = False
+    x.retry_after_s = 0
     x.connection = NULL
     sse_init(&x.sse, a.max_event_bytes)
     reset_reading(x)
@@ -368,12 +387,12 @@ cdef void exchange_again(Exchange* x) noexcept nogil:
     cdef uint32_t limit = x.sse.max_event_bytes
     sse_free(&x.sse)
     sse_init(&x.sse, limit)
-    x.kept_size = x.body_size = 0
+    x.kept_size = x.body_size = x.text_size = 0
     reset_reading(x)
     x.resends += 1
 
 
-cdef void read_whole(Exchange* x) noexcept nogil:
+cdef void read_whole(Answers* a, Exchange* x) noexcept nogil:
     """The JSON document of an answer that was not streamed."""
     cdef ScanFound found
     cdef RequestRow* row = x.row
@@ -397,6 +416,8 @@ cdef void read_whole(Exchange* x) noexcept nogil:
     if found.kind & KIND_TOKENS and row.output_source == SOURCE_NONE and found.token_ids >= 0:
         row.output_tokens = found.token_ids
         row.output_source = SOURCE_IDS
+    if x.capture and found.kind & KIND_TEXT:     # then found.text is the visible one
+        append(&x.text, &x.text_size, &x.text_capacity, found.text.data, found.text.size, a.max_answer_bytes)
     if not (found.kind & KIND_TOKENS) and row.output_tokens <= 0:
         x.trouble = STATUS_EMPTY
 
@@ -432,7 +453,7 @@ cdef int exchange_status(Answers* a, Exchange* x) noexcept nogil:
     if x.end == END_EOF:
         return STATUS_EOF
     if x.mode == MODE_WHOLE:
-        read_whole(x)
+        read_whole(a, x)
         return x.trouble
     if x.mode != MODE_SSE:
         return STATUS_MALFORMED_STREAM
@@ -467,6 +488,7 @@ cdef void exchange_free(Exchange* x) noexcept nogil:
     sse_free(&x.sse)
     free(x.kept)
     free(x.body)
-    x.kept = x.body = NULL
+    free(x.text)
+    x.kept = x.body = x.text = NULL
     x.row = NULL
     x.state = EXCHANGE_FREE

@@ -18,17 +18,21 @@ from llmgen.exchange cimport (
     MODE_ERROR,
     MODE_UNKNOWN,
     STATUS_ABANDONED,
+    STATUS_CONNECT_ERROR,
+    STATUS_CONNECT_REFUSED,
+    STATUS_CONNECT_TIMEOUT,
     STATUS_FIRST_TOKEN_TIMEOUT,
     STATUS_IDLE_TIMEOUT,
     STATUS_IN_FLIGHT,
     STATUS_OK,
+    STATUS_RATE_LIMITED,
     STATUS_TOTAL_TIMEOUT,
     Exchange,
     exchange_begin,
     exchange_finish,
     exchange_free,
 )
-from llmgen.pacer cimport NEVER, Due, PlanRow, pacer_push, pacer_release
+from llmgen.pacer cimport NEVER, Due, PlanRow, Slot, pacer_next_turn, pacer_push, pacer_release
 from llmgen.recorder cimport (
     HIST_LAG,
     STREAM_REQUESTS,
@@ -38,12 +42,14 @@ from llmgen.recorder cimport (
     records_new_request,
     records_observe,
 )
+from llmgen.session cimport Session, session_close, session_find, session_keep, session_open
 
 
 cdef enum:
     CHUNK = 64                   # exchanges allocated at a time
     SAMPLES_PER_STATUS = 20      # of errors.jsonl (docs/contract.md)
     NO_TIME = -1
+    RETRY_FIRST_NS = 500000000
 
 
 # -- memory -------------------------------------------------------------------------------------------------------------
@@ -100,8 +106,9 @@ cdef Exchange* flight_begin(Core* k, const Due* due, int64_t now) noexcept nogil
     memset(row, 0, sizeof(RequestRow))
     # every stamp starts as "did not happen"; due .. max_gap lie side by side
     memset(&row.due, 0xFF, <size_t>(<uint8_t*>&row.index - <uint8_t*>&row.due))
-    row.due = due.due
+    row.due = due.promised
     row.dispatch = now
+    row.attempt = due.attempt
     row.max_gap = NO_TIME
     row.index = plan.index
     row.klass = plan.klass
@@ -123,6 +130,9 @@ cdef Exchange* flight_begin(Core* k, const Due* due, int64_t now) noexcept nogil
     x.state = EXCHANGE_WAITING
     x.active = now
     exchange_begin(&k.answers, x)
+    # a session's turn is awaited by the next one, which quotes it
+    x.capture = plan.session >= 0 and pacer_next_turn(&k.pacer, plan, due.segment) != NULL
+    k.open_turns += x.capture
     records_commit(k.records, STREAM_REQUESTS)
     records_observe(k.records, x.group, HIST_LAG, now - due.due, 1)
     if now - due.due > k.lag_max:
@@ -147,14 +157,81 @@ cdef void flight_finish(Core* k, Exchange* x, int status, int64_t end) noexcept 
         keep_body(k, x)
     k.bytes_in += x.row.bytes_in
     records_close_request(k.records, x.segment)
-    pacer_release(&k.pacer, x.plan_segment)
     k.in_flight -= 1
     target.in_flight -= 1
+    go_on(k, x, status, end if end > 0 else k.network.now)
+    pacer_release(&k.pacer, x.plan_segment)
     exchange_free(x)
     x.next = k.free_exchanges
     k.free_exchanges = x
-    if k.options.closed_slots and k.offering:
-        pacer_push(&k.pacer, end if end > 0 else k.network.now, NULL, 0)
+
+
+cdef void go_on(Core* k, Exchange* x, int status, int64_t end) noexcept nogil:
+    """What this end makes due: a further attempt, the session's next turn, the closed loop's next request."""
+    cdef const PlanRow* plan = <const PlanRow*>x.plan
+    cdef Slot slot
+    cdef bint pushed = False
+    k.open_turns -= x.capture
+    memset(&slot, 0, sizeof(slot))
+    slot.segment = x.plan_segment
+    if x.row.attempt < k.options.retries and not k.stopped and may_retry(status, x.row.http_status):
+        slot.row = plan
+        slot.attempt = x.row.attempt + 1
+        slot.promised = x.row.due
+        slot.due = end + retry_wait(x)
+        if slot.due < x.row.due + k.options.timeout_total and slot.due < k.drain_until:
+            pushed = pacer_push(&k.pacer, &slot)
+        if pushed:
+            return
+    if plan.session >= 0:
+        pushed = next_turn(k, x, plan, status, end)
+    if k.options.closed_slots and k.offering and not pushed:
+        slot.row = NULL
+        slot.attempt = 0
+        slot.due = slot.promised = end
+        pacer_push(&k.pacer, &slot)
+
+
+cdef bint may_retry(int status, int http_status) noexcept nogil:
+    """Connection errors, 429 and 503: the server has not begun to answer."""
+    return (
+        status in (STATUS_CONNECT_REFUSED, STATUS_CONNECT_TIMEOUT, STATUS_CONNECT_ERROR, STATUS_RATE_LIMITED)
+        or http_status == 503
+    )
+
+
+cdef int64_t retry_wait(Exchange* x) noexcept nogil:
+    """Retry-After, else half a second doubled with each attempt."""
+    if x.retry_after_s:
+        return <int64_t>x.retry_after_s * 1000000000
+    return <int64_t>RETRY_FIRST_NS << (x.row.attempt if x.row.attempt < 6 else 6)
+
+
+cdef bint next_turn(Core* k, Exchange* x, const PlanRow* plan, int status, int64_t end) noexcept nogil:
+    """Keeps the answer for the turns that quote it and makes the next one due after its think time."""
+    cdef const PlanRow* next = pacer_next_turn(&k.pacer, plan, x.plan_segment)
+    cdef Session* session
+    cdef Slot slot
+    if next == NULL or k.stopped or status != STATUS_OK:
+        # without this answer there is nothing to go on from: the turns that are left are never sent
+        session_close(&k.sessions, plan.session)
+        return False
+    session = session_open(&k.sessions, plan.session)
+    if session == NULL or not session_keep(session, plan.turn, x.text, x.text_size):
+        return False
+    x.text = NULL                # the session's now
+    session.target = x.row.target
+    memset(&slot, 0, sizeof(slot))
+    slot.row = next
+    slot.segment = x.plan_segment
+    slot.due = slot.promised = end + next.think
+    return pacer_push(&k.pacer, &slot)
+
+
+cdef uint16_t flight_session_target(Core* k, Exchange* x, uint16_t chosen) noexcept nogil:
+    """The target of the session's earlier turns, where prefix caches know it; `chosen` for a first turn."""
+    cdef Session* session = session_find(&k.sessions, x.row.session) if x.row.session >= 0 else NULL
+    return session.target if session != NULL else chosen
 
 
 cdef void keep_sample(Core* k, Exchange* x, int status) noexcept with gil:

@@ -43,13 +43,23 @@ cdef struct PlanSegment:
 cdef struct Slot:                # an entry of the heap
     int64_t due
     const PlanRow* row           # NULL: a free slot of the closed loop, the row is claimed when it is taken
+    int64_t promised             # the due time that the record tells: a retry keeps that of the first attempt
     int32_t segment
+    uint8_t attempt
 
 
 cdef struct Due:                 # what is to be sent now
     int64_t due                  # absolute
+    int64_t promised
     const PlanRow* row
     int32_t segment
+    uint8_t attempt
+
+
+cdef enum:                       # = plan.SOURCE_
+    SPAN_STATIC = 0
+    SPAN_SEGMENT = 1
+    SPAN_ANSWER = 2
 
 
 cdef enum:
@@ -75,6 +85,7 @@ cdef struct Pacer:
     int64_t next_row             # in the current segment
     bint closed_loop
     int64_t held                 # closed loop: a claimed row number whose row was not there yet; -1
+    bint heap_only               # the plan is over: only what the heap holds is still taken
     bint used_up                 # closed loop: a slot found no row any more
     # the heap
     Slot* heap
@@ -84,7 +95,8 @@ cdef struct Pacer:
 
 cdef int pacer_next(Pacer* p, int64_t* due) noexcept nogil
 cdef int pacer_take(Pacer* p, int64_t now, Due* out) noexcept nogil
-cdef bint pacer_push(Pacer* p, int64_t due, const PlanRow* row, int32_t segment) noexcept nogil
+cdef bint pacer_push(Pacer* p, const Slot* slot) noexcept nogil
+cdef const PlanRow* pacer_next_turn(const Pacer* p, const PlanRow* row, int32_t segment) noexcept nogil
 cdef bint pacer_exhausted(Pacer* p) noexcept nogil
 cdef void pacer_release(Pacer* p, int32_t segment) noexcept nogil
 cdef int pacer_open(Pacer* p, const char* directory, int worker, bint closed_loop, Control* control) noexcept nogil

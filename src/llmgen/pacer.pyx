@@ -182,8 +182,8 @@ cdef int claim(Pacer* p, Due* out) noexcept nogil:
 
 # -- the heap -----------------------------------------------------------------------------------------------------------
 
-cdef bint pacer_push(Pacer* p, int64_t due, const PlanRow* row, int32_t segment) noexcept nogil:
-    """A due time made during the run; `row` NULL is a free slot of the closed loop. False: out of memory."""
+cdef bint pacer_push(Pacer* p, const Slot* slot) noexcept nogil:
+    """A due time made during the run. False: out of memory."""
     cdef Slot* grown
     cdef uint32_t at, parent
     if p.heap_size == p.heap_capacity:
@@ -197,16 +197,23 @@ cdef bint pacer_push(Pacer* p, int64_t due, const PlanRow* row, int32_t segment)
     p.heap_size += 1
     while at:
         parent = (at - 1) // 2
-        if p.heap[parent].due <= due:
+        if p.heap[parent].due <= slot.due:
             break
         p.heap[at] = p.heap[parent]
         at = parent
-    p.heap[at].due = due
-    p.heap[at].row = row
-    p.heap[at].segment = segment
-    if row != NULL:
-        p.segments[segment].users += 1
+    p.heap[at] = slot[0]
+    if slot.row != NULL:
+        p.segments[slot.segment].users += 1
     return True
+
+
+cdef const PlanRow* pacer_next_turn(const Pacer* p, const PlanRow* row, int32_t segment) noexcept nogil:
+    """The turn of the same session that follows `row`; NULL: it was the last. Turns lie side by side in a segment."""
+    cdef const PlanSegment* s = &p.segments[segment]
+    cdef const PlanRow* next = row + 1
+    if row.session < 0 or next >= s.rows + s.row_count:
+        return NULL
+    return next if next.session == row.session and next.turn == row.turn + 1 else NULL
 
 
 cdef Slot heap_pop(Pacer* p) noexcept nogil:
@@ -237,7 +244,7 @@ cdef int pacer_next(Pacer* p, int64_t* due) noexcept nogil:
     """The earliest due time, absolute (NEVER if there is none at the moment)."""
     cdef int result = PACER_NOTHING
     due[0] = NEVER
-    if not p.closed_loop:
+    if not p.closed_loop and not p.heap_only:
         result = find_own(p)
         if result == PACER_DUE:
             due[0] = p.start + p.segments[p.current].rows[p.next_row].due
@@ -254,7 +261,8 @@ cdef int pacer_take(Pacer* p, int64_t now, Due* out) noexcept nogil:
     cdef Slot slot
     if result != PACER_DUE or due > now:
         return result if result != PACER_DUE else PACER_NOTHING
-    out.due = due
+    out.due = out.promised = due
+    out.attempt = 0
     if p.heap_size and p.heap[0].due == due:
         slot = p.heap[0]
         if slot.row == NULL:
@@ -266,6 +274,8 @@ cdef int pacer_take(Pacer* p, int64_t now, Due* out) noexcept nogil:
         heap_pop(p)
         out.row = slot.row
         out.segment = slot.segment
+        out.promised = slot.promised
+        out.attempt = slot.attempt
         return PACER_DUE
     out.row = &p.segments[p.current].rows[p.next_row]
     out.segment = p.current

@@ -50,6 +50,7 @@ assert PLAN_DTYPE.itemsize == 64
 SPAN_DTYPE: Final = np.dtype([("offset", "<u8"), ("size", "<u4"), ("source", "<u4")])
 SOURCE_STATIC: Final = 0
 SOURCE_SEGMENT: Final = 1
+SOURCE_ANSWER: Final = 2  # the real answer of an earlier turn of the session: `offset` is the turn, `size` is not used
 
 
 Rows = NDArray[np.void]  # of PLAN_DTYPE

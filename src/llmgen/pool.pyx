@@ -51,7 +51,8 @@ from llmgen.exchange cimport (
     exchange_status,
 )
 from llmgen.flight cimport flight_deadline, flight_finish
-from llmgen.pacer cimport PlanRow, PlanSpan, pacer_span, pacer_spans
+from llmgen.pacer cimport SPAN_ANSWER, PlanRow, PlanSpan, pacer_span, pacer_spans
+from llmgen.session cimport Session, session_find
 from llmgen.wire.hpack cimport hpack_put_literal
 from llmgen.wire.http2 cimport HTTP2_CLOSING, HTTP2_EXHAUSTED, HTTP2_FULL
 from llmgen.wire.sink cimport END_OK, END_UNPROCESSED
@@ -368,7 +369,7 @@ cdef uint32_t put_head_http1(Core* k, const HeadBytes* head, const PlanRow* plan
         size += put_text(out + size, "\r\ntraceparent: ", 15)
         size += put_traceparent(k, out + size, <uint64_t>plan.index)
     size += put_text(out + size, "\r\ncontent-length: ", 18)
-    size += put_decimal(out + size, plan.body_bytes)
+    size += put_decimal(out + size, k.body_bytes)
     size += put_text(out + size, "\r\n\r\n", 4)
     return size
 
@@ -386,7 +387,7 @@ cdef uint32_t put_head_http2(Core* k, const HeadBytes* head, const PlanRow* plan
     if k.options.traceparent:
         length = put_traceparent(k, value, <uint64_t>plan.index)
         size += <uint32_t>hpack_put_literal(out + size, SCRATCH_BYTES - size, <const uint8_t*>"traceparent", 11, value, length, False)
-    length = put_decimal(value, plan.body_bytes)
+    length = put_decimal(value, k.body_bytes)
     size += <uint32_t>hpack_put_literal(out + size, SCRATCH_BYTES - size, <const uint8_t*>"content-length", 14, value, length, False)
     return size
 
@@ -403,12 +404,32 @@ cdef int gather(Core* k, Exchange* x) noexcept nogil:
             return 0
         k.parts = grown
         k.parts_capacity = wanted * 2
+    k.body_bytes = 0
     for i in range(plan.span_count):
-        k.parts[i + 1].iov_base = <void*>pacer_span(&k.pacer, x.plan_segment, spans + i)
-        k.parts[i + 1].iov_len = spans[i].size
-        if k.parts[i + 1].iov_base == NULL:
-            return 0
+        if spans[i].source == SPAN_ANSWER:
+            if not quote(k, x, spans + i, &k.parts[i + 1]):
+                return 0
+        else:
+            k.parts[i + 1].iov_base = <void*>pacer_span(&k.pacer, x.plan_segment, spans + i)
+            k.parts[i + 1].iov_len = spans[i].size
+            if k.parts[i + 1].iov_base == NULL:
+                return 0
+        k.body_bytes += k.parts[i + 1].iov_len
+    x.row.body_bytes = <uint32_t>k.body_bytes
     return <int>wanted
+
+
+cdef bint quote(Core* k, Exchange* x, const PlanSpan* span, iovec* part) noexcept nogil:
+    """A span that stands for the answer of an earlier turn; its bytes live until the session ends."""
+    cdef Session* session = session_find(&k.sessions, x.row.session)
+    if session == NULL or span.offset >= session.count:
+        return False
+    # an answer without text is quoted as nothing
+    part.iov_base = session.answers[span.offset].data
+    part.iov_len = session.answers[span.offset].size
+    if part.iov_base == NULL:
+        part.iov_base = k.scratch
+    return True
 
 
 cdef void send(Core* k, Connection* c, Exchange* x) noexcept nogil:
@@ -434,7 +455,7 @@ cdef void send(Core* k, Connection* c, Exchange* x) noexcept nogil:
             pool_outcome(k, c, result)
         return
     result = connection_submit(
-        &k.network, c, x, k.scratch, put_head_http2(k, head, plan), k.parts + 1, count - 1, plan.body_bytes)
+        &k.network, c, x, k.scratch, put_head_http2(k, head, plan), k.parts + 1, count - 1, k.body_bytes)
     x.row.stream = <int32_t>x.stream
     if result == 0:
         mark_dirty(k, c)

@@ -370,6 +370,12 @@ class Controller:
         for note in merge(self.directory, self.info, unsent):
             log.warning(note)
             self.reasons.append(note)
+        if self.plan.schedule.closed:
+            # what a worker took up just before it was killed is in no counter of its
+            scheduled = len(open_run(self.directory).requests)
+            told = self.info["schedule"]
+            told.update(scheduled=scheduled, offered_rate=scheduled * NS / told["span_ns"] if told["span_ns"] else None)
+            rundir.write_json(self.directory / "run.json", self.info)
 
     def try_write(self, what: str, write: Callable[[], object]) -> None:
         """A full disk takes a file, not the run: what is recorded stays, and the report says what is missing."""
@@ -390,7 +396,6 @@ class Controller:
         rows = PlanReader(self.plan_dir).all_rows()
         if self.plan.schedule.closed:
             rows = rows[: int(self.control.control["claimed"][0])]
-            rows = rows[rows["index"] < 0]  # claimed is taken up at once: never planned and left
         blank = np.zeros(len(rows), REQUEST_DTYPE)
         for name in REQUEST_DTYPE.names or ():
             if blank.dtype[name].kind == "i":
@@ -399,7 +404,7 @@ class Controller:
             blank[name] = rows[name]
         if len(self.prepared.targets) > 1:
             blank["target"] = 0
-        blank["due"] = rows["due"] + self.start_ns
+        blank["due"] = np.where(rows["due"] < 0, -1, rows["due"] + self.start_ns)
         blank["status"] = Status.never_sent
         blank["body_bytes"] = rows["body_bytes"]
         return blank
@@ -410,7 +415,6 @@ class Controller:
         span = self.span_ns()
         scheduled = len(unsent)
         if closed:
-            scheduled = int(self.control.counters["dispatched"].sum())
             if span is None:
                 span = self.end_ns - self.start_ns
                 end = span - cut_ns(self.config.load.cooldown, span)

@@ -70,6 +70,7 @@ def setups(
             balance=t.balance,
             kernel_stamps=client.stamps == "kernel",
             traceparent=client.traceparent,
+            retries=client.retries,
             http2_engine=client.http2_engine,
             keep_bodies=config.keep_bodies,
             secrets=target.secrets(prepared.headers),

@@ -21,18 +21,19 @@ from llmgen.decoding import closest, decode, wrong
 from llmgen.errors import ConfigError
 from llmgen.metrics.slo import impossible, parse_all
 from llmgen.metrics.verdict import thresholds
+from llmgen.workload import traces
 from llmgen.workload.mix import RequestClass, request_classes
 
 RECORD_LEVELS: Final = ("events", "requests")
 STAMPS: Final = ("kernel", "user")
 BALANCES: Final = ("round-robin", "random", "least-in-flight")
 HTTP2_ENGINES: Final = ("native", "h2")
-TRACE_FORMATS: Final = ("azure",)
 KEY_HINT: Final = "use --api-key-env NAME or --header 'Authorization: env:NAME'"
 URL_HINT: Final = "write http://HOST[:PORT][/path], https://… or unix:/path/of.sock"
 
 MAX_UNIX_PATH: Final = 107  # sun_path of sockaddr_un holds 108 bytes, the last a zero (unix(7))
 MAX_SPIN_S: Final = 0.01  # a spin is there to beat the timer's ~50 us; longer ones only burn the core
+MAX_RETRIES: Final = 16  # waits double up to half a minute; a request's total timeout ends before more
 MAX_WORKERS: Final = 0xFFFE  # REQUEST_DTYPE and PLAN_DTYPE hold 16 bits; 0xFFFF is "none"
 
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
@@ -209,11 +210,8 @@ def _check_file(key: str, path: str) -> None:
 def _check_load(load: Load) -> None:
     schedule.check(load)
     if load.trace is not None:
-        _one_of("load.trace.format", load.trace.format, TRACE_FORMATS)
-        _check_file("load.trace.file", load.trace.file)
-        if load.trace.jitter is not None:
-            raise wrong("load.trace.jitter", load.trace.jitter, "not supported by this version; leave it out")
-    span = sum(stage.duration for stage in load.stages) or None
+        traces.check(load.trace)
+    span = schedule.staged_span_s(load)
     if load.duration is not None:
         span = min(load.duration, span or load.duration)
     elif span is None and load.requests is None and load.trace is None:
@@ -242,10 +240,12 @@ def _check_client(config: RunConfig) -> None:
         value = getattr(client.timeouts, name)
         if value <= 0:
             raise wrong(f"client.timeouts.{name}", value, "must be above 0")
-    if client.spin > MAX_SPIN_S:
-        raise wrong("client.spin", client.spin, f"must be at most {MAX_SPIN_S:g} s; 50us is usual")
     if client.patience is not None and client.patience <= 0:
         raise wrong("client.patience", client.patience, "must be above 0")
+    if not 0 <= client.retries <= MAX_RETRIES:
+        raise wrong("client.retries", client.retries, f"must be from 0 to {MAX_RETRIES}")
+    if client.spin > MAX_SPIN_S:
+        raise wrong("client.spin", client.spin, f"must be at most {MAX_SPIN_S:g} s; 50us is usual")
     if client.source_addresses and all(url.startswith("unix:") for url in target.urls):
         raise wrong("client.source_addresses", client.source_addresses, "has no effect on a unix socket; leave it out")
     _one_of("client.stamps", client.stamps, STAMPS)

@@ -84,6 +84,7 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True):
     streams_per_connection: int = 0
     preconnect: int = 0
     closed_slots: int = 0
+    retries: int = 0
     source_addresses: list[tuple[Any, ...]] = []  # as a target's addresses, their port 0
     balance: str = "round-robin"
     kernel_stamps: bool = True

@@ -59,6 +59,7 @@ Examples:
   llmgen run --url http://gpu:8000 --rate 5..50 --slo 'ttft_p95<800ms'
   llmgen run --url https://api.example/v1 --model m --concurrency 8
   llmgen run --url http://gpu:8000 --trace conv.csv --trace-scale 2
+  llmgen run --url http://gpu:8000 --mix chat --rate 5
   llmgen run load.yaml --rate 40 --tag build=1234
 \b
 Durations: 250ms 60s 5m 1h. Quote objectives: the shell takes < for itself.
@@ -97,12 +98,26 @@ Exit codes: 0 done, 1 bug, 2 usage or configuration, 3 an objective missed,
 @load("--warmup", type=Value("T|%", Cut), help="Cut from the start of the measured window.  [default: 0s]")
 @load("--cooldown", type=Value("T|%", Cut), help="Cut from its end.  [default: 0s]")
 @load("--drain", type=SECONDS, help="How long answers are awaited after the last due time.  [default: 30s]")
+@load("--normalize", is_flag=True, help="Scale the schedule so that exactly rate × duration requests come.")
 @load("--trace", metavar="FILE", help="Replay times and lengths of a recorded workload.")
-@load("--trace-format", metavar="NAME", help="Its format: azure.  [default: azure]")
+@load("--trace-format", metavar="NAME", help="Its format; llmgen trace --help lists them.  [default: its first line "
+      "tells]")  # fmt: skip
 @load("--trace-scale", type=float, metavar="X", help="Divide its times by X: 2 is twice as fast.  [default: 1]")
+@load("--trace-rate-scale", type=float, metavar="X", help="X times as many requests in the same time, by leaving out "
+      "or repeating.  [default: 1]")  # fmt: skip
+@load("--trace-jitter", metavar="J", help="Spread rows of one time: uniform:quantum or uniform:T.  [default: none]")
+@load("--trace-window", metavar="A..B", help="Only this part of the trace's own time.")
+@load("--trace-loop", is_flag=True, help="Begin again at its end.")
+@workload("--mix", metavar="NAME", help="Ready-made mix: chat, summarise, extract, codegen, agent or rag.")
 @workload("--input-tokens", metavar="D", help="Prompt length: a number, uniform:A,B normal:M,S lognormal:M,S "
           "zipf:A,MAX or file:F.  [default: 128]")  # fmt: skip
 @workload("--output-tokens", metavar="D", help="Answer length, likewise.  [default: 128]")
+@workload("--prefix-tokens", type=int, metavar="N", help="Prompts begin with N tokens that they share.")
+@workload("--prefix-pool", type=int, metavar="N", help="Number of such beginnings.  [default: 1]")
+@workload("--data", metavar="FILE", help="Prompts from this file.")
+@workload("--data-format", metavar="NAME", help="messages, sharegpt, text, csv or parquet.  [default: its name tells]")
+@workload("--tokenizer", metavar="WHAT", help="Exact prompt lengths: server, or a tokenizer.json or its folder.  "
+          "[default: words]")  # fmt: skip
 @workload("--body", type=Json(), help="Merged last into every body, like '{\"temperature\": 0}'.")
 @workload("--exact-output", is_flag=True, help="Ask servers that can for exactly that many tokens.")
 @workload("--max-tokens-field", metavar="NAME", help="Field of the body for the answer length.  [default: the API's]")
@@ -118,13 +133,15 @@ Exit codes: 0 done, 1 bug, 2 usage or configuration, 3 an objective missed,
 @client("--timeout-first-token", type=SECONDS, help="From send to first token.  [default: 2m]")
 @client("--timeout-idle", type=SECONDS, help="Between events.  [default: 1m]")
 @client("--timeout-total", type=SECONDS, help="From due to end.  [default: 10m]")
-@client("--stamps", metavar="kernel|user", help="Where an arriving byte is stamped.  [default: kernel]")
-@client("--spin", type=SECONDS, help="Spin this long before each due time, at most 10ms.  [default: 0s]")
 @client("--patience", type=SECONDS, help="Abandon a stream without a first token this long after it was due; it counts as "
         "a miss.  [default: wait]")  # fmt: skip
+@client("--stamps", metavar="kernel|user", help="Where an arriving byte is stamped.  [default: kernel]")
+@client("--spin", type=SECONDS, help="Spin this long before each due time, at most 10ms.  [default: 0s]")
 @client("--no-pin", is_flag=True, help="Do not pin workers to cores.")
 @client("--http2-engine", metavar="native|h2", help="h2: an independent, slow codec to compare with.  "
         "[default: native]")  # fmt: skip
+@client("--retries", type=int, metavar="N", help="Up to N further attempts after a connection error, 429 or 503; "
+        "Retry-After is honoured, latency counts from the first due time.  [default: 0]")  # fmt: skip
 @client("--traceparent", is_flag=True, help="Send a W3C trace context with each request.")
 @client("--abort-on", metavar="EXPR", help="Stop at 'error_rate>50% for 10s' or 'in_flight>2000 for 30s'.")
 @record("--slo", multiple=True, metavar="EXPR", help="Objective like 'ttft_p95<800ms', 'goodput>=0.99' or, on each "
@@ -133,6 +150,7 @@ Exit codes: 0 done, 1 bug, 2 usage or configuration, 3 an objective missed,
         "suspect_lag_ms=5; docs/configuration.md lists them. Repeatable.")  # fmt: skip
 @record("--record", metavar="LEVEL", help="events: every token; requests: every request.  [default: events]")
 @record("--keep-bodies", is_flag=True, help="Keep request and answer bodies in the run directory.")
+@record("--max-cost", type=float, metavar="X", help="Refuse a run that would cost more by the prices in the file.")
 @record("--seed", type=int, metavar="N", help="Same seed, same times and bodies.  [default: 1]")
 @record("--name", metavar="S", help="Name of the run, part of its folder's.")
 @record("--tag", multiple=True, metavar="K=V", callback=pairs, help="Kept with the run. Repeatable.")

@@ -20,12 +20,27 @@ class Columns(Protocol):
     def __getitem__(self, name: str, /) -> np.ndarray: ...
 
 
+# Columns that every summary reads, and how many rows are taken apart at a time: 1 MiB, which a core's cache holds.
+_COMMON: Final = (
+    "due", "dispatch", "acquired", "connect_start", "connected", "secured", "send", "first_token", "first_visible",
+    "last_token", "end", "max_gap", "klass", "target", "session", "status", "http_status", "finish_reason",
+    "output_source", "planned_input", "planned_output", "input_tokens", "output_tokens", "reasoning_tokens",
+    "cached_tokens", "first_event_tokens", "token_events", "events", "reads", "coalesced_events", "flags",
+)  # fmt: skip
+_BLOCK_ROWS: Final = 4096
+
+
 class Requests:
-    """REQUEST_DTYPE rows as contiguous columns, copied when first asked for: a row of 256 bytes is four cache lines."""
+    """REQUEST_DTYPE rows as contiguous columns: a row of 256 bytes is four cache lines, so they are read only once."""
 
     def __init__(self, rows: np.ndarray) -> None:
         self._rows = rows
-        self._columns: dict[str, np.ndarray] = {}
+        names = [name for name in _COMMON if name in (rows.dtype.names or ())]
+        self._columns = {name: np.empty(len(rows), rows.dtype[name]) for name in names}
+        for at in range(0, len(rows), _BLOCK_ROWS):
+            block = np.ascontiguousarray(rows[at : at + _BLOCK_ROWS])
+            for name, column in self._columns.items():
+                column[at : at + _BLOCK_ROWS] = block[name]
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -66,8 +81,11 @@ def _streamed(r: Columns) -> np.ndarray:
 
 
 def schedule_lag(r: Columns) -> np.ndarray:
-    """dispatch − due: how late the pacer took the request up. Ours alone; the verdict uses it."""
-    return _from_to(r, "due", "dispatch")
+    """dispatch − due: how late the pacer took the request up. Ours alone; the verdict uses it.
+
+    None for a further attempt: its row keeps the due time of the first, and the wait between them was asked for.
+    """
+    return np.where(r["attempt"] == 0, _from_to(r, "due", "dispatch"), np.nan)
 
 
 def hand_over_lag(r: Columns) -> np.ndarray:
@@ -183,6 +201,7 @@ class Gaps:
     tokens: np.ndarray
     request: np.ndarray
     one_token_each: bool
+    each: np.ndarray  # (requests,) int64: gaps of each request
 
 
 def chunk_gaps(t: np.ndarray, request: np.ndarray, tokens: np.ndarray, start: np.ndarray) -> Gaps:
@@ -196,7 +215,7 @@ def chunk_gaps(t: np.ndarray, request: np.ndarray, tokens: np.ndarray, start: np
     """
     t, request, k = _by_request_and_time(t, request, tokens, start)
     if not len(t):
-        return Gaps(t, t, request, False)
+        return Gaps(t, t, request, False, np.zeros(len(start), np.int64))
     same_request = request[1:] == request[:-1]
     same_read = same_request & (t[1:] == t[:-1])
     if same_read.any():
@@ -208,9 +227,11 @@ def chunk_gaps(t: np.ndarray, request: np.ndarray, tokens: np.ndarray, start: np
         carried = k
     ns = np.diff(t)[same_request]
     of = request[1:][same_request]
+    reads = np.bincount(request, minlength=len(start))
+    each = reads - (reads > 0)
     if carried is None:
-        return Gaps(ns, np.ones(len(ns), np.int64), of, True)
-    return Gaps(ns, carried[1:][same_request], of, False)
+        return Gaps(ns, np.broadcast_to(np.int64(1), len(ns)), of, True, each)
+    return Gaps(ns, carried[1:][same_request], of, False, each)
 
 
 def _by_request_and_time(
@@ -263,7 +284,7 @@ def itl(gaps: Gaps) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
 def mean_itl(gaps: Gaps, requests: int) -> np.ndarray:
     """Mean ITL of each request, float64 (requests,): its gaps / their tokens; what a limit on `itl` holds against."""
     total = np.bincount(gaps.request, gaps.ns, requests)
-    tokens = np.bincount(gaps.request, gaps.tokens, requests)
+    tokens = gaps.each if gaps.one_token_each else np.bincount(gaps.request, gaps.tokens, requests)
     return _quotient(total, tokens, tokens > 0)
 
 

@@ -186,13 +186,13 @@ def _latency(m: Measurements, group: np.ndarray, klass: int | None = None) -> La
             counts = m.histogram(Histogram.itl if metric == "itl" else Histogram.gap, klass)
             found[f"{metric}_ms"] = histogram_distribution(counts)
             continue
-        with_gaps = np.zeros(m.count, bool)
-        with_gaps[pool.rows] = True
+        with_gaps = m.with_gaps
         found[f"{metric}_ms"] = distribution(
             pool.values,
             excluded=int(np.count_nonzero(mask & ~with_gaps)),
             weights=pool.weights,
-            rows=m.rank[pool.rows],
+            rows=pool.rows,
+            rank=m.rank,
             sampling=m.sampling,
         )
     return Latency(**found)
@@ -212,11 +212,13 @@ def _request_distribution(
 ) -> Dist | None:
     there = mask & ~np.isnan(values)
     missing = mask & ~there if may_have is None else mask & ~there & may_have
+    rows = np.flatnonzero(there)
     return distribution(
-        values[there],
+        values if len(rows) == len(values) else values[rows],
         excluded=int(np.count_nonzero(missing)),
         scale=scale,
-        rows=m.rank[there],
+        rows=rows,
+        rank=m.rank,
         sampling=m.sampling,
     )
 
@@ -318,8 +320,9 @@ def _load(m: Measurements, requests: Requests) -> Load:
 
 
 def _arrivals(m: Measurements) -> Arrivals | None:
-    send = np.sort(m.requests["send"][m.inside & (m.requests["send"] >= 0)])
-    due = np.sort(m.requests["due"][m.inside])
+    first = m.inside & (m.requests["attempt"] == 0)  # a further attempt is no arrival of the plan's
+    send = np.sort(m.requests["send"][first & (m.requests["send"] >= 0)])
+    due = np.sort(m.requests["due"][first])
     if len(send) < 2 or len(due) < 2:
         return None
     sent, planned = np.diff(send), np.diff(due)

@@ -35,7 +35,7 @@ cdef struct ScanFound:           # spans lie in the scanned bytes
     int32_t cached_tokens
     int32_t token_ids            # number of token ids in the event, -1: none told
     uint32_t text_escaped        # the text holds backslash escapes
-    Span text                    # of the first text, reasoning or tool string, without its quotes
+    Span text                    # of the first visible text, else of the first reasoning or tool string, without its quotes
     Span error                   # the value of the error member, raw JSON
     Span finish_reason           # the string that `finish` was made from, without its quotes
     uint32_t done                # the event itself says that the answer is over (rule role `done`)

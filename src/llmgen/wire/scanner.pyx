@@ -334,10 +334,13 @@ cdef void settle(Walk* w) noexcept nogil:
 
 
 cdef void take(uint32_t role, const Value* value, ScanFound* found) noexcept nogil:
+    cdef bint fresh
     if role <= ROLE_TOOL:
         if value.what == STRING and value.size:
+            # the first visible text; where there is none, the first of what else was generated
+            fresh = found.text.data == NULL or (role == ROLE_TEXT and not found.kind & KIND_TEXT)
             found.kind |= <uint32_t>1 << (role - ROLE_TEXT)
-            if found.text.data == NULL:
+            if fresh:
                 found.text = span(value.data, value.size)
                 found.text_escaped = value.escaped
     elif role == ROLE_ROLE:

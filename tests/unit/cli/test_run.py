@@ -72,6 +72,8 @@ VALUES: dict[str, tuple[str | None, Any]] = {
     "client.spin": ("50us", 5e-5),
     "client.pin": (None, False),
     "client.traceparent": (None, True),
+    "client.retries": ("2", 2),
+    "client.patience": ("3s", 3.0),
     "slo": ("ttft<1s", ("ttft<1s",)),
     "verdict": ("suspect_lag_ms=5", {"suspect_lag_ms": 5.0}),
     "keep_bodies": (None, True),

@@ -101,8 +101,9 @@ def test_chat(event: object, kind: Kind, text: str | None) -> None:
         assert scanner.Scanner().scan(data.encode()) == result
 
 
-def test_text_is_the_first_in_the_documents_order() -> None:
-    assert scan(delta(reasoning_content="hm", content="Hi"))[:2] == (Kind.reasoning | Kind.text, "hm")
+def test_visible_text_wins_whatever_the_order() -> None:
+    assert scan(delta(reasoning_content="hm", content="Hi"))[:2] == (Kind.reasoning | Kind.text, "Hi")
+    assert scan(delta(reasoning_content="hm", reasoning="so"))[:2] == (Kind.reasoning, "hm")
     assert scan(delta(content="Hi", reasoning_content="hm"))[:2] == (Kind.reasoning | Kind.text, "Hi")
 
 
