@@ -53,6 +53,7 @@ It serves until Ctrl-C.""",
 @click.option("--tls", is_flag=True, help="Speak TLS.")
 @click.option("--cert", metavar="FILE", help="Its certificate.  [default: a self-signed one for localhost]")
 @click.option("--key", metavar="FILE", help="The certificate's private key.")
+@click.option("--write-cert", metavar="FILE", help="Write the self-signed certificate there, for clients to trust.")
 @click.option("--client-ca", metavar="FILE", help="Clients must show a certificate of this authority.")
 @click.option("--model", "models", metavar="NAME", multiple=True,
               help="Model served. Repeatable.  [default: any]")  # fmt: skip

@@ -39,7 +39,7 @@ from llmgen.simulator.server cimport (
     streams_unpark,
     tls_write,
 )
-from llmgen.simulator.truthlog cimport TRUTH_WRITE, TruthRow
+from llmgen.simulator.truthlog cimport TRUTH_VOID, TRUTH_WRITE, TruthRow
 from llmgen.wire.hpack cimport HPACK_INDEX_AUTO, hpack_put
 from llmgen.wire.http2 cimport (
     HTTP2_OK,
@@ -341,6 +341,7 @@ cdef void http2_flush(Server* v, Conn* conn) noexcept nogil:
     if conn.dead:
         return
     conn.blocked = False
+    conn.flushed = h.now_ns = monotonic_ns()
     while conn.out_size - conn.out_at <= BACKLOG_BYTES:
         count = http2_pending(h, pieces, WRITE_PIECES)
         if count == 0:
@@ -348,8 +349,6 @@ cdef void http2_flush(Server* v, Conn* conn) noexcept nogil:
         total = 0
         for i in range(count):
             total += pieces[i].iov_len
-        h.now_ns = monotonic_ns()
-        conn.flushed = h.now_ns
         done = write_pieces(v, conn, pieces, count, total)
         if done < 0:
             return
@@ -374,6 +373,7 @@ cdef void http2_flush_all(Server* v) noexcept nogil:
         v.dirty = conn.next_dirty
         conn.dirty = False
         if conn.dead:
+            conn.flushed = 0
             continue
         if not conn.blocked:
             http2_flush(v, conn)
@@ -386,7 +386,10 @@ cdef void http2_flush_all(Server* v) noexcept nogil:
     for i in range(v.first_unstamped, v.truth.count):
         row = &v.truth.rows[i]
         if row.kind == TRUTH_WRITE and row.t == 0:
-            row.t = v.unstamped[i].flushed
-            if v.unstamped[i].blocked:
+            conn = v.unstamped[i]
+            row.t = conn.flushed
+            if conn.flushed == 0:
+                row.kind = TRUTH_VOID        # the connection was lost before its turn
+            elif conn.blocked:
                 row.detail = 1
     v.first_unstamped = v.truth.count

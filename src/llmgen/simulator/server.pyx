@@ -81,6 +81,9 @@ cdef int server_free(Server* v) noexcept nogil:
     v.slots = 0
     while v.connections_first != NULL:
         conn_close(v, v.connections_first, FAULT_STOPPED)
+    while v.dirty != NULL:
+        v.dirty.dirty = False
+        v.dirty = v.dirty.next_dirty
     graves_clear(v)
     while next_due(v) >= 0:
         free(heap_take(v))
@@ -171,10 +174,16 @@ cdef void conn_end(Server* v, Conn* conn) noexcept nogil:
 
 
 cdef void graves_clear(Server* v) noexcept nogil:
+    """Gives closed connections' memory back, but for those that still stand in the list of the next flush."""
     cdef Conn* conn
+    cdef Conn* kept = NULL
     while v.graves != NULL:
         conn = v.graves
         v.graves = conn.grave
+        if conn.dirty:
+            conn.grave = kept
+            kept = conn
+            continue
         if conn.multiplex != NULL:
             http2_free(&conn.multiplex.http2)
             free(conn.multiplex)
@@ -183,6 +192,7 @@ cdef void graves_clear(Server* v) noexcept nogil:
         free(conn.carry)
         free(conn.out)
         free(conn)
+    v.graves = kept
 
 
 cdef bint conn_keep(Conn* conn, const uint8_t* data, size_t size, size_t room) noexcept nogil:

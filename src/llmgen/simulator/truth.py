@@ -35,7 +35,7 @@ TRUTH_DTYPE: Final = np.dtype(
 )
 assert TRUTH_DTYPE.itemsize == 40
 
-REQUEST, WRITE, END = 0, 1, 2
+REQUEST, WRITE, END = 0, 1, 2  # rows of other kinds are of no interest
 
 
 class Truth(NamedTuple):

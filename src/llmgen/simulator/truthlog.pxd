@@ -13,7 +13,8 @@ cdef enum:
 cdef enum TruthKind:
     TRUTH_REQUEST = 0            # t: kernel stamp of the read that completed the request
     TRUTH_WRITE = 1              # t: just before the syscall
-    TRUTH_END = 2                # the answer is over, `how` tells how
+    TRUTH_END = 2                # the answer is over, `detail` tells how
+    TRUTH_VOID = 3               # a write that did not come about
 
 
 cdef struct TruthRow:
