@@ -71,6 +71,7 @@ cdef struct Connection:
     # stamps
     int64_t connect_start, connected, secured
     int64_t last_read
+    int64_t last_stamp           # the same as CLOCK_REALTIME told it
     int64_t idle_since
     # http1
     Http1Parser http1

@@ -186,7 +186,7 @@ cdef int connection_open(Network* n, Connection* c, const Address* address) noex
     cdef int family = address.storage.ss_family
     c.fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)
     c.connect_start = monotonic_ns()
-    c.connected = c.secured = c.last_read = -1
+    c.connected = c.secured = c.last_read = c.last_stamp = -1
     c.fresh = True
     if c.fd < 0:
         return lost_connecting(c, errno)
@@ -248,6 +248,7 @@ cdef ssize_t receive(Network* n, Connection* c) noexcept nogil:
     cdef uint8_t control[CONTROL_BYTES]
     cdef cmsghdr* head
     cdef timespec* stamp
+    cdef int64_t told
     cdef ssize_t size
     cdef Answers* a = n.answers
     part.iov_base = n.buffer
@@ -268,8 +269,13 @@ cdef ssize_t receive(Network* n, Connection* c) noexcept nogil:
         head = CMSG_FIRSTHDR(&message)
         if head != NULL and head.cmsg_level == SOL_SOCKET and head.cmsg_type == SCM_TIMESTAMPNS:
             stamp = <timespec*>CMSG_DATA(head)
-            a.read.t = <int64_t>stamp.tv_sec * 1000000000 + stamp.tv_nsec + n.offset.ns
+            told = <int64_t>stamp.tv_sec * 1000000000 + stamp.tv_nsec
+            a.read.t = told + n.offset.ns
             a.read.user_stamped = False
+            if told == c.last_stamp or a.read.t < c.last_read:
+                # one coalesced segment read in parts has one stamp, which the offset of another batch must not move
+                a.read.t = c.last_read
+            c.last_stamp = told
             if a.read.t > a.read.t_user:
                 a.read.t = a.read.t_user    # the offset's own uncertainty
             records_observe(a.records, 0, HIST_DRAIN_LAG, a.read.t_user - a.read.t, 1)

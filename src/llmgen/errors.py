@@ -27,6 +27,12 @@ class WorkerError(LlmgenError):
     exit_code = 4
 
 
+class DiskError(LlmgenError):
+    """The disk was full before the load began."""
+
+    exit_code = 4
+
+
 class RecordError(LlmgenError):
     """A run directory is missing, damaged or of a newer schema."""
 

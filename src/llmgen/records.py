@@ -41,6 +41,7 @@ RUN_SCHEMA: Final = "llmgen.run"
 RUN_VERSION: Final = 1
 
 BLOCK_ROWS: Final = 1 << 14  # request rows gathered at once: 4 MiB, the size of a segment
+NEVER_SENT: Final = "never_sent.npy"  # rows of planned requests that no worker took up; there if merging failed
 NO_ROW: Final = 0xFFFFFFFF  # of an event whose request is not in requests.npy; also the limit of EVENT_DTYPE's uint32
 
 
@@ -120,7 +121,8 @@ def open_run(path: str | os.PathLike[str]) -> Run:
     with contextlib.ExitStack() as stack:
         try:
             scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="llmgen-")))
-            merged = _merge_into(run_dir, scratch, info, None)
+            unsent = map_npy(run_dir / NEVER_SENT, REQUEST_DTYPE)[0] if (run_dir / NEVER_SENT).exists() else None
+            merged = _merge_into(run_dir, scratch, info, unsent)
             for name in merged.files:
                 (scratch / f".{name}.tmp").rename(scratch / name)
         except OSError as error:

@@ -9,6 +9,7 @@ workers' counters, and alone handles interrupts. Every wait is bounded: a run al
 from __future__ import annotations
 
 import contextlib
+import errno
 import math
 import secrets
 import shutil
@@ -31,6 +32,7 @@ from llmgen.abort import parse as parse_abort
 from llmgen.columns import REQUEST_DTYPE, Status
 from llmgen.config import RunConfig, redact
 from llmgen.control import ControlBlock
+from llmgen.errors import DiskError
 from llmgen.live import LiveView
 from llmgen.logs import log, set_up_log
 from llmgen.metrics.figures import Summary
@@ -39,7 +41,7 @@ from llmgen.metrics.verdict import exit_code
 from llmgen.plan import PlanReader
 from llmgen.planning import PlanBuilder
 from llmgen.preparing import Prepared, prepare, request_headers, warn_of_proxies
-from llmgen.records import Run, merge, open_run
+from llmgen.records import NEVER_SENT, Run, merge, open_run
 from llmgen.report import html
 from llmgen.setups import check_limits, setups, workers_wanted
 from llmgen.validation import complete, validate
@@ -53,6 +55,7 @@ AHEAD_ROWS: Final = 65_536  # or, in a closed loop, so far ahead of what is clai
 LOOK_S: Final = 0.1
 STOP_S: Final = 5.0  # after an interrupt: so long may what is in flight take
 OVERTIME_S: Final = 15.0  # beyond the drain: workers that still run are killed
+NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass
@@ -101,16 +104,23 @@ def run(
     directory = rundir.make(config.out, config.name)
     try:
         controller = Controller(config, prepared, directory, rule)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(directory, ignore_errors=True)
-        raise
+        raise as_disk_error(error, directory) from None
     show = not quiet and not json_out if progress is None else progress
     try:
         controller.load(show)
-    except BaseException:
+    except BaseException as error:
         controller.give_up()
-        raise
+        raise as_disk_error(error, directory) from None
     return controller.conclude()
+
+
+def as_disk_error(error: BaseException, directory: Path) -> BaseException:
+    """DiskError in place of an OSError that says that no space is left; anything else as it is."""
+    if isinstance(error, OSError) and error.errno in NO_SPACE:
+        return DiskError(f"{directory}: {error.strerror}; free some, or name another folder with --out")
+    return error
 
 
 # -- the load ------------------------------------------------------------------------------------------------------
@@ -162,13 +172,19 @@ class Controller:
         """Keeps the plan ahead of the clock, and tells the workers of it."""
         plan, control = self.plan, self.control.control
         while not plan.finished and self.plan_is_short():
-            plan.write_next()
+            try:
+                plan.write_next()
+            except OSError as error:
+                if error.errno not in NO_SPACE or self.start_ns < 0:
+                    raise
+                self.stop_offering(f"the disk is full: the plan ends after {plan.rows_written} requests")
+                return
             control["plan_segments"][0] = plan.segments
         control["plan_segments"][0] = plan.segments
         control["plan_final"][0] = int(plan.finished)
 
     def plan_is_short(self) -> bool:
-        if self.interrupts:
+        if self.control.control["stop"][0]:
             return False
         if self.plan.schedule.closed:
             return self.plan.rows_written - int(self.control.control["claimed"][0]) < AHEAD_ROWS
@@ -227,9 +243,7 @@ class Controller:
                 view.update(self.control.counters, planned, "stopping" if self.interrupts else "")
             reason = None if self.interrupts or self.reasons else self.watch.look(self.control.counters)
             if reason is not None:
-                self.reasons.append(f"stopped by itself: {reason}")
-                self.control.control["stop"][0] = 1
-                workers.drain(time.monotonic_ns() + round(STOP_S * NS))
+                self.stop_offering(f"stopped by itself: {reason}")
             if time.monotonic_ns() > self.latest_end_ns():
                 self.reasons.append("workers did not end in time and were killed")
                 workers.kill()
@@ -242,7 +256,12 @@ class Controller:
         if killing:
             self.workers.kill()
             return
-        self.reasons.append("interrupted")
+        self.stop_offering("interrupted")
+
+    def stop_offering(self, reason: str) -> None:
+        """Nothing more is sent; what is in flight has STOP_S."""
+        assert self.workers is not None
+        self.reasons.append(reason)
         self.control.control["stop"][0] = 1
         self.workers.drain(time.monotonic_ns() + round(STOP_S * NS))
         self.stop_by_ns = time.monotonic_ns() + round((STOP_S + OVERTIME_S) * NS)
@@ -355,11 +374,16 @@ class Controller:
             shutil.rmtree(self.plan_dir, ignore_errors=True)
         (self.directory / "control.bin").unlink(missing_ok=True)
         self.try_write("run.json", lambda: rundir.write_json(self.directory / "run.json", self.info))
+        said = len(self.reasons)
         self.try_write("the merged records", lambda: self.merge(unsent))
+        if len(self.reasons) > said:
+            self.info["state"] = "incomplete"
+            self.try_write("run.json", lambda: rundir.write_json(self.directory / "run.json", self.info))
         for worker_log in self.directory.glob("worker-*.log"):
             if worker_log.stat().st_size == 0:
                 worker_log.unlink()
         finished = open_run(self.directory)
+        finished.info = self.info
         finished.map_all()
         summary = summarise(finished)
         self.try_write("summary.json", lambda: write_summary(self.directory, summary))
@@ -367,7 +391,12 @@ class Controller:
         return Result(self.directory, summary, exit_code(summary, interrupted=self.interrupted), finished)
 
     def merge(self, unsent: np.ndarray) -> None:
-        for note in merge(self.directory, self.info, unsent):
+        try:
+            notes = merge(self.directory, self.info, unsent)
+        except OSError:
+            np.save(self.directory / NEVER_SENT, unsent)  # for those who read the raw records
+            raise
+        for note in notes:
             log.warning(note)
             self.reasons.append(note)
         if self.plan.schedule.closed:
