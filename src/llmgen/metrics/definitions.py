@@ -36,7 +36,7 @@ class Requests:
     def __init__(self, rows: np.ndarray) -> None:
         self._rows = rows
         names = [name for name in _COMMON if name in (rows.dtype.names or ())]
-        self._columns = {name: np.empty(len(rows), rows.dtype[name]) for name in names}
+        self._columns: dict[str, np.ndarray] = {name: np.empty(len(rows), rows.dtype[name]) for name in names}
         for at in range(0, len(rows), _BLOCK_ROWS):
             block = np.ascontiguousarray(rows[at : at + _BLOCK_ROWS])
             for name, column in self._columns.items():

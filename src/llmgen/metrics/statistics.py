@@ -23,7 +23,8 @@ INTERVALS: Final = ("p50", "p95", "p99")  # of contract.md's ci95
 CONFIDENCE: Final = 0.95
 
 REPLICATES: Final = 400  # of the bootstrap: the 2.5 % points of its percentiles move by about 0.1 of their own width
-BOOTSTRAP_VALUES: Final = 100_000  # drawn at most: their own noise at p99 is 0.03 of a percentage point
+BOOTSTRAP_VALUES: Final = 1 << 16  # drawn at most: their own noise at p99 is 0.04 of a percentage point
+REPEAT_LIMIT: Final = 4  # weights up to this on average are written out before sorting
 CELLS_PER_BLOCK: Final = 4  # blocks start at any quarter of a block: nearly the overlapping-block bootstrap
 MIN_BLOCKS: Final = 5  # with fewer the interval would be far too narrow (true coverage below 85 %), so none is given
 MAX_CELLS: Final = 400  # longer blocks than needed do no harm, more cells only cost time
@@ -33,6 +34,8 @@ class Dist(msgspec.Struct, frozen=True, kw_only=True):
     """DIST of contract.md: n values in the unit of its name; `excluded` requests of the window have no such value.
 
     too_few: the percentiles that n is too small for (`needed`).
+    certified: upper limits of the percentiles at 99 % confidence, as MLPerf's early stopping gives them, of independent
+    values (`certified`); a percentile that n is too small for has none.
     """
 
     n: int
@@ -47,6 +50,7 @@ class Dist(msgspec.Struct, frozen=True, kw_only=True):
     max: float
     ci95: dict[str, tuple[float, float]] | None = None
     too_few: tuple[str, ...] = ()
+    certified: dict[str, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +111,31 @@ def needed(probability: float, confidence: float = 0.99) -> int:
     return n
 
 
+@lru_cache(maxsize=256)
+def certified_rank(n: int, probability: float, confidence: float = 0.99) -> int | None:
+    """t: the t-th largest of n independent values is above the percentile with `confidence`; None: n is too small.
+
+    MLPerf's early stopping: the largest t >= 1 with P(Binomial(n, 1 - probability) <= t) <= 1 - confidence. One value
+    more than the estimate needs is given away, as there: p99 needs 662 values, not 459.
+    """
+    mean = n * (1 - probability)
+    # ten standard deviations below the mean the tail is less than 1e-20
+    low = max(0, math.floor(mean - 10 * math.sqrt(mean * probability)))
+    count = np.arange(low, math.ceil(mean) + 1)
+    tail = 1 - probability
+    first = (
+        math.lgamma(n + 1)
+        - math.lgamma(low + 1)
+        - math.lgamma(n - low + 1)
+        + low * math.log(tail)
+        + (n - low) * math.log(probability)
+    )
+    steps = np.log((n - count[:-1]) / (count[:-1] + 1.0) * (tail / probability))
+    below = np.cumsum(np.exp(first + np.concatenate([[0.0], np.cumsum(steps)])))
+    t = low + int(np.searchsorted(below, 1 - confidence, side="right")) - 1
+    return t if t >= 1 else None
+
+
 def distribution(
     values: np.ndarray,
     *,
@@ -114,28 +143,36 @@ def distribution(
     scale: float = 1e-6,
     weights: np.ndarray | None = None,
     rows: np.ndarray | None = None,
+    rank: np.ndarray | None = None,
     sampling: Sampling = None,
 ) -> Dist | None:
     """DIST of values (ns) times `scale`; None if there are none.
 
-    weights: counts of each value. rows: the request of each value, needed for block intervals.
+    weights: counts of each value. rows: the request of each value, needed for block intervals; rank: the number of each
+    request among those that the blocks divide (None: `rows` are those numbers).
     """
     if not len(values):
         return None
-    if weights is None:
-        ordered = np.sort(values)
-        n, mean = len(values), float(values.mean())
+    points: np.ndarray
+    limits: dict[str, float] | None = None
+    if weights is None or (n := int(weights.sum())) <= REPEAT_LIMIT * len(values):
+        # repeating and sorting takes less time than an order and two gathers
+        ordered = np.sort(values if weights is None else np.repeat(values, weights))
+        n, mean = len(ordered), float(ordered.mean())
         points = quantiles(ordered, tuple(QUANTILES.values()))
+        if weights is None:
+            ranks = {name: certified_rank(n, p) for name, p in QUANTILES.items()}
+            limits = {name: _rounded(ordered[n - t], scale) for name, t in ranks.items() if t is not None}
     else:
         order = np.argsort(values)
         ordered = values[order]
-        n, mean = int(weights.sum()), float(np.average(values, weights=weights))
+        mean = float(np.average(values, weights=weights))
         points = weighted_quantiles(ordered, weights[order], tuple(QUANTILES.values()))
     ci95 = None
     if sampling == "independent" and weights is None:
         ci95 = {name: order_interval(ordered, QUANTILES[name]) for name in INTERVALS}
     elif isinstance(sampling, Blocks) and rows is not None:
-        ci95 = block_intervals(values, rows, sampling, INTERVALS, weights)
+        ci95 = block_intervals(values, rows, sampling, INTERVALS, weights, ordered, rank)
     p50, p90, p95, p99, p999 = (_rounded(point, scale) for point in points)
     return Dist(
         n=n,
@@ -145,6 +182,7 @@ def distribution(
         max=_rounded(ordered[-1], scale),
         ci95=ci95 and {name: (_rounded(lo, scale), _rounded(hi, scale)) for name, (lo, hi) in ci95.items()},
         too_few=tuple(name for name, p in QUANTILES.items() if n < needed(p)),
+        certified=limits or None,
         p50=p50,
         p90=p90,
         p95=p95,
@@ -194,48 +232,68 @@ def block_intervals(
     blocks: Blocks,
     names: Sequence[str] = INTERVALS,
     weights: np.ndarray | None = None,
+    ordered: np.ndarray | None = None,
+    rank: np.ndarray | None = None,
 ) -> dict[str, tuple[float, float]]:
     """95 % percentile intervals of the circular block bootstrap, by name; seeded, so that a run has one answer.
 
-    values: (n,), rows: (n,) request rows 0 .. blocks.rows - 1, weights: counts (n,). Each cell's distribution is kept
-    at about 600 of the pool's own percentiles, dense in the tail; a replicate is a weighted sum of cells, so the work
-    does not grow with n beyond BOOTSTRAP_VALUES.
+    Arguments as of `replicate_quantiles`.
+    """
+    found = replicate_quantiles(values, rows, blocks, [QUANTILES[name] for name in names], weights, ordered, rank)
+    edges = np.quantile(found, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], axis=1)
+    return {name: (float(low), float(high)) for name, low, high in zip(names, *edges, strict=True)}
+
+
+def replicate_quantiles(
+    values: np.ndarray,
+    rows: np.ndarray,
+    blocks: Blocks,
+    probabilities: Sequence[float],
+    weights: np.ndarray | None = None,
+    ordered: np.ndarray | None = None,
+    rank: np.ndarray | None = None,
+    seed: int = 1,
+) -> np.ndarray:
+    """Quantiles of REPLICATES bootstrap replicates of whole blocks of requests, (len(probabilities), REPLICATES).
+
+    values: (n,), rows: (n,) request rows, weights: counts (n,), ordered: the values sorted, if somebody has done it;
+    rank: number of each request among 0 .. blocks.rows - 1, None: rows are that. Each cell's distribution is kept at
+    about 300 of the pool's own percentiles, dense in the tail; a replicate is a weighted sum of cells, so the work does
+    not grow with n beyond BOOTSTRAP_VALUES.
     """
     if len(values) > BOOTSTRAP_VALUES:
-        drawn = np.random.default_rng(1).integers(0, len(values), BOOTSTRAP_VALUES)
+        drawn = np.random.default_rng(seed).integers(0, len(values), BOOTSTRAP_VALUES)
         values, rows = values[drawn], rows[drawn]
         weights = None if weights is None else weights[drawn]
-    edges = np.unique(np.sort(values)[_grid(len(values))])
-    place = np.searchsorted(edges, values)
-    cell = rows.astype(np.int64) * blocks.cells // blocks.rows
+    if ordered is None:
+        ordered = np.sort(values)
+    number = (rows if rank is None else rank[rows]).astype(np.int64)
+    edges = np.unique(ordered[_grid(len(ordered))])
+    place = np.minimum(np.searchsorted(edges, values), len(edges) - 1)
+    cell = number * blocks.cells // blocks.rows
     counts = np.bincount(cell * len(edges) + place, weights, blocks.cells * len(edges))
-    below = counts.reshape(blocks.cells, len(edges)).cumsum(axis=1)
-    drawn_cells = _replicates(blocks.cells)
-    share = drawn_cells @ below
+    # single precision: counts stay below 2^24 or are weighted, and a share is needed to 1e-4
+    share = _replicates(blocks.cells, seed) @ counts.reshape(blocks.cells, len(edges)).astype(np.float32)
+    share = np.cumsum(share, axis=1, dtype=np.float64)
     share /= np.maximum(share[:, -1:], 1e-300)
-    out: dict[str, tuple[float, float]] = {}
-    for name in names:
-        found = _crossing(edges, share, QUANTILES[name])
-        low, high = np.quantile(found, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-        out[name] = (float(low), float(high))
-    return out
+    return np.stack([_crossing(edges, share, probability) for probability in probabilities])
 
 
 def _grid(n: int) -> np.ndarray:
     """Ranks among n sorted values at which distributions are compared, both extremes among them."""
-    pieces = [np.linspace(0, 0.9, 181), np.linspace(0.9, 0.99, 181), np.linspace(0.99, 0.999, 181)]
-    share = np.concatenate([*pieces, np.linspace(0.999, 1, 91)])
+    pieces = [np.linspace(0, 0.9, 91), np.linspace(0.9, 0.99, 91), np.linspace(0.99, 0.999, 91)]
+    share = np.concatenate([*pieces, np.linspace(0.999, 1, 46)])
     return np.unique(np.ceil(share * (n - 1)).astype(np.int64))
 
 
 @lru_cache(maxsize=64)
-def _replicates(cells: int) -> np.ndarray:
-    """How often each cell is in each replicate, (REPLICATES, cells): blocks at random starts, as many as cover all."""
-    rng = np.random.default_rng(1)
+def _replicates(cells: int, seed: int = 1) -> np.ndarray:
+    """How often each cell is in each replicate, float32 (REPLICATES, cells): blocks at random starts, to cover all."""
+    rng = np.random.default_rng(seed)
     starts = rng.integers(0, cells, (REPLICATES, max(1, cells // CELLS_PER_BLOCK)))
     members = (starts[:, :, None] + np.arange(CELLS_PER_BLOCK)) % cells
     flat = members.reshape(REPLICATES, -1) + cells * np.arange(REPLICATES)[:, None]
-    return np.bincount(flat.ravel(), minlength=REPLICATES * cells).reshape(REPLICATES, cells).astype(np.float64)
+    return np.bincount(flat.ravel(), minlength=REPLICATES * cells).reshape(REPLICATES, cells).astype(np.float32)
 
 
 def _crossing(edges: np.ndarray, share: np.ndarray, probability: float) -> np.ndarray:

@@ -161,7 +161,9 @@ def test_a_run_of_days_with_many_requests_needs_more_than_64_bits() -> None:
 
 
 def test_itl_is_weighted_by_tokens() -> None:
-    gaps = d.Gaps(np.array([30, 20, 7]) * MS, np.array([3, 1, 0]), np.array([0, 0, 1], np.uint32), False)
+    gaps = d.Gaps(
+        np.array([30, 20, 7]) * MS, np.array([3, 1, 0]), np.array([0, 0, 1], np.uint32), False, np.array([2, 1, 0])
+    )
     values, weights, rows = d.itl(gaps)
     assert weights is not None
     assert np.repeat(values, weights).tolist() == [10 * MS, 10 * MS, 10 * MS, 20 * MS]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 import pytest
 import scipy.stats
@@ -41,11 +42,43 @@ def test_too_few_values_are_named() -> None:
     assert dist.too_few == ("p99", "p999")
 
 
+@pytest.mark.parametrize(("p", "n"), [(0.5, 11), (0.9, 64), (0.95, 130), (0.99, 662), (0.999, 6636)])
+def test_certified_percentiles_are_mlperfs(p: float, n: int) -> None:
+    assert s.certified_rank(n, p) == 1
+    assert s.certified_rank(n - 1, p) is None
+    for size in (n + 37, 10 * n, 150 * n + 1):
+        t = s.certified_rank(size, p)
+        assert t is not None
+        assert scipy.stats.binom.cdf(t, size, 1 - p) <= 0.01 < scipy.stats.binom.cdf(t + 1, size, 1 - p)
+
+
+def test_certified_percentiles_are_values_from_above() -> None:
+    values = lognormal(10_000)
+    dist = s.distribution(values)
+    assert dist is not None
+    assert dist.certified is not None
+    t = s.certified_rank(10_000, 0.99)
+    assert t == 77
+    assert dist.certified["p99"] == round(np.sort(values)[-77] / 1e6, 6)
+    assert dist.certified["p99"] > dist.p99
+    few = s.distribution(lognormal(100))
+    assert few is not None
+    assert set(few.certified or {}) == {"p50", "p90"}
+
+
+def test_many_tokens_a_value_take_the_other_way_to_the_same_numbers() -> None:
+    values, weights = lognormal(500), np.random.default_rng(2).integers(1, 60, 500)
+    a, b = s.distribution(values, weights=weights), s.distribution(np.repeat(values, weights))
+    assert b is not None
+    assert a == msgspec.structs.replace(b, certified=None)
+
+
 def test_weighted_distribution() -> None:
     values, weights = lognormal(500), np.random.default_rng(2).integers(1, 6, 500)
     a = s.distribution(values, weights=weights)
     b = s.distribution(np.repeat(values, weights))
-    assert a == b
+    assert b is not None
+    assert a == msgspec.structs.replace(b, certified=None)  # repeated values are not independent
 
 
 def test_histogram_percentiles_are_within_one_percent() -> None:
