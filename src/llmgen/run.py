@@ -399,12 +399,6 @@ class Controller:
         for note in notes:
             log.warning(note)
             self.reasons.append(note)
-        if self.plan.schedule.closed:
-            # what a worker took up just before it was killed is in no counter of its
-            scheduled = len(open_run(self.directory).requests)
-            told = self.info["schedule"]
-            told.update(scheduled=scheduled, offered_rate=scheduled * NS / told["span_ns"] if told["span_ns"] else None)
-            rundir.write_json(self.directory / "run.json", self.info)
 
     def try_write(self, what: str, write: Callable[[], object]) -> None:
         """A full disk takes a file, not the run: what is recorded stays, and the report says what is missing."""
@@ -443,10 +437,9 @@ class Controller:
         start, end = self.window_ns()
         span = self.span_ns()
         scheduled = len(unsent)
-        if closed:
-            if span is None:
-                span = self.end_ns - self.start_ns
-                end = span - cut_ns(self.config.load.cooldown, span)
+        if closed and span is None:
+            span = self.end_ns - self.start_ns
+            end = span - cut_ns(self.config.load.cooldown, span)
         stolen, ticks = machine.cpu_times()
         passed = ticks - self.steal[1]
         info.update(
