@@ -61,7 +61,7 @@ class Stage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     sine: float | None = None
     period: Annotated[float | None, Seconds] = None
     file: str | None = None
-    duration: Annotated[float | None, Seconds] = msgspec.field(name="for", default=None)
+    duration: Annotated[float, Seconds] = msgspec.field(name="for")
 
 
 class Trace(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

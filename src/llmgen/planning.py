@@ -144,7 +144,7 @@ def _blocks(config: RunConfig, plan: schedule.Schedule) -> Iterator[Block]:
     load = config.load
     if load.trace is None:
         return ((due, None) for due in schedule.due_blocks(load, config.seed))
-    return _replayed(traces.read(load.trace.file, load.trace.format), load.trace.scale, plan)
+    return _replayed(traces.replayed(load.trace, config.seed), load.trace.scale, plan)
 
 
 def _replayed(blocks: Iterator[traces.TraceBlock], scale: float, plan: schedule.Schedule) -> Iterator[Block]:

@@ -21,35 +21,41 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from llmgen.config import Load, Stage
+from llmgen.bursts import Bursts, Modulation
+from llmgen.config import Load
 from llmgen.draws import DRAW_BLOCK, Draw, draw
+from llmgen.durations import format_duration, parse_duration
 from llmgen.errors import ConfigError
 from llmgen.plan import DYNAMIC
+from llmgen.rates import RateCurve, check_rates, staged
 
 Times = NDArray[np.int64]
+Floats = NDArray[np.float64]
 
 DEFAULT_RATE: Final = 1.0  # docs/contract.md: a bare `run --url` is 30 s at 1/s
 DEFAULT_DURATION_S: Final = 30.0
 NS: Final = 1_000_000_000
-# One request in 31 years, and one a nanosecond, the resolution of due times.
-MIN_RATE: Final = 1e-9
-MAX_RATE: Final = 1e9
+MOST_STEPS_SHOWN: Final = 8
 MAX_CV: Final = 100.0  # gamma shape 1e-4: below it nearly every gap underflows to 0
 # CV 429 to 0.013: below, a run sees one endless gap among bursts; above, the process is `constant`.
 WEIBULL_SHAPES: Final = (0.1, 100.0)
-KINDS: Final = "constant, poisson, gamma:CV, weibull:SHAPE or closed"
+# States shorter than a microsecond or longer than a month are no bursts that a run could show.
+STATE_TIMES_S: Final = (1e-6, 30 * 86_400.0)
+MAX_RATIO: Final = 1e9
+KINDS: Final = "constant, poisson, gamma:CV, weibull:SHAPE, onoff:ON,OFF, mmpp:RATIO,HIGH,LOW or closed"
 
 
 @dataclass(frozen=True)
 class Arrival:
-    """A parsed `load.arrival`: kind, and CV (gamma) or shape (weibull)."""
+    """A parsed `load.arrival`: kind, and CV (gamma), shape (weibull) or states (onoff, mmpp)."""
 
     kind: str
     parameter: float = 1.0
+    bursts: Bursts | None = None
 
     def gaps(self) -> Draw:
         """Draws gaps of mean 1 in operational time."""
-        if self.kind == "poisson":
+        if self.kind == "poisson" or self.bursts is not None:
             return lambda g, n: g.standard_exponential(n)
         if self.kind == "gamma":
             shape = 1.0 / self.parameter**2
@@ -61,13 +67,20 @@ class Arrival:
 
     @property
     def cv(self) -> float:
-        """Coefficient of variation of the gaps."""
+        """Coefficient of variation of the gaps; of a modulated process, within one state."""
         if self.kind == "gamma":
             return self.parameter
         if self.kind == "weibull":
             first = math.lgamma(1.0 + 1.0 / self.parameter)
             return math.sqrt(math.exp(math.lgamma(1.0 + 2.0 / self.parameter) - 2.0 * first) - 1.0)
-        return 1.0 if self.kind == "poisson" else 0.0
+        return 0.0 if self.kind in ("constant", "closed") else 1.0
+
+    def describe(self) -> str:
+        """As it is written in a configuration."""
+        if self.bursts is not None:
+            high, low = format_duration(self.bursts.high_s), format_duration(self.bursts.low_s)
+            return f"onoff:{high},{low}" if self.kind == "onoff" else f"mmpp:{self.bursts.ratio:g},{high},{low}"
+        return f"{self.kind}:{self.parameter:g}" if self.kind in ("gamma", "weibull") else self.kind
 
 
 def parse_arrival(text: str) -> Arrival:
@@ -75,6 +88,8 @@ def parse_arrival(text: str) -> Arrival:
     kind, colon, argument = text.partition(":")
     if kind in ("constant", "poisson", "closed") and not colon:
         return Arrival(kind)
+    if kind in ("onoff", "mmpp"):
+        return Arrival(kind, bursts=_bursts(text, kind, argument))
     if kind not in ("gamma", "weibull"):
         raise ConfigError(f"load.arrival={text!r}: unknown arrival process; use {KINDS}")
     try:
@@ -89,49 +104,20 @@ def parse_arrival(text: str) -> Arrival:
     return Arrival(kind, parameter)
 
 
-class RateCurve:
-    """rate(t) in requests/s, piecewise linear; its integral and the inverse of that.
-
-    Pieces: `start` and `end` rate and `length` in s (the last may be infinite, if constant), all float64 (pieces,).
-    """
-
-    def __init__(self, pieces: list[tuple[float, float, float]]) -> None:
-        table = np.array(pieces, dtype=np.float64)
-        self.start, self.end, self.length = table.T
-        area = np.array([a * s if a == b else (a + b) / 2 * s for a, b, s in pieces])
-        self.time = np.concatenate([[0.0], np.cumsum(self.length)])  # of each piece's start, and the end
-        self.area = np.concatenate([[0.0], np.cumsum(area)])
-        with np.errstate(invalid="ignore"):
-            self.slope = np.where(self.start == self.end, 0.0, (self.end - self.start) / self.length)
-
-    @property
-    def span_s(self) -> float:
-        return float(self.time[-1])
-
-    @property
-    def peak(self) -> float:
-        return float(max(self.start.max(), self.end.max()))
-
-    def integral(self, t: float) -> float:
-        """Expected number of requests due in [0, t]."""
-        i = min(int(np.searchsorted(self.time, t, side="right")) - 1, len(self.length) - 1)
-        inside = min(t, self.span_s) - float(self.time[i])
-        return float(self.area[i] + self.start[i] * inside + self.slope[i] * inside**2 / 2)
-
-    def invert(self, y: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Seconds at which the integral reaches y, ascending like y; inf where it never does."""
-        piece = np.searchsorted(self.area, y, side="right") - 1
-        beyond = piece >= len(self.length)
-        np.minimum(piece, len(self.length) - 1, out=piece)
-        rest = y - self.area[piece]
-        start, slope = self.start[piece], self.slope[piece]
-        # The stable root of start*t + slope*t*t/2 = rest; without slope exactly rest / start.
-        root = np.sqrt(np.maximum(start * start + 2.0 * slope * rest, 0.0))
-        divisor = np.where(slope == 0.0, start, (start + root) / 2.0)
-        t = np.divide(rest, divisor, out=np.zeros_like(rest), where=divisor > 0.0)
-        t = np.asarray(np.minimum(self.time[piece] + t, self.time[piece + 1]))
-        t[beyond] = np.inf
-        return t
+def _bursts(text: str, kind: str, argument: str) -> Bursts:
+    form = "onoff:ON,OFF (mean times)" if kind == "onoff" else "mmpp:RATIO,HIGH,LOW (ratio of rates, mean times)"
+    parts = argument.split(",")
+    try:
+        ratio = math.inf if kind == "onoff" else float(parts.pop(0))
+        high, low = (parse_duration(part) for part in parts)
+    except (ValueError, IndexError) as error:
+        raise ConfigError(f"load.arrival={text!r}: {error}; write {form}, like 10s") from None
+    shortest, longest = STATE_TIMES_S
+    if not (shortest <= high <= longest and shortest <= low <= longest):
+        raise ConfigError(f"load.arrival={text!r}: mean times are from 1us to 30d; write {form}")
+    if kind == "mmpp" and not 1 < ratio <= MAX_RATIO:
+        raise ConfigError(f"load.arrival={text!r}: the ratio of the high rate to the low one must be above 1")
+    return Bursts(high, low, ratio)
 
 
 @dataclass(frozen=True)
@@ -144,6 +130,7 @@ class Schedule:
     trace: bool
     duration_ns: int | None  # due times stay below it
     requests: int | None
+    normalize: bool = False
 
     @property
     def closed(self) -> bool:
@@ -182,12 +169,11 @@ class Schedule:
             return "closed"
         if self.at_once or self.curve is None:
             return "all at once"
-        name = self.arrival.kind
-        if name in ("gamma", "weibull"):
-            name += f":{self.arrival.parameter:g}"
         rates = [self.curve.start[0], *self.curve.end]
         steps = [f"{r:g}" for i, r in enumerate(rates) if i == 0 or r != rates[i - 1]]
-        return f"{name} {'..'.join(steps)}/s"
+        if len(steps) > MOST_STEPS_SHOWN:  # a swing or a file: its range says more than its corners
+            steps = [f"{min(rates):g}", f"{max(rates):g}"]
+        return f"{self.arrival.describe()} {'..'.join(steps)}/s"
 
 
 def check(load: Load) -> Schedule:
@@ -213,7 +199,7 @@ def check(load: Load) -> Schedule:
         curve = None if at_once else _curve(load, duration)
     if at_once and requests is None:
         raise ConfigError("load.rate=inf: all at once needs a number of requests; set load.requests (--requests N)")
-    return Schedule(arrival, curve, at_once, load.trace is not None, duration_ns, requests)
+    return Schedule(arrival, curve, at_once, load.trace is not None, duration_ns, requests, load.normalize)
 
 
 def _check_conflicts(load: Load, arrival: Arrival) -> None:
@@ -230,15 +216,17 @@ def _check_conflicts(load: Load, arrival: Arrival) -> None:
         raise ConfigError(f"load.{rated[0]}: a trace has its own times; use load.trace.scale (--trace-scale) instead")
     if load.trace is not None and (closed or load.arrival != "poisson"):
         raise ConfigError("load.trace: a trace brings its own arrivals; leave out load.arrival and load.concurrency")
+    if load.normalize and (closed or load.trace is not None or arrival.bursts is not None or load.rate == math.inf):
+        raise ConfigError("load.normalize: scales drawn gaps; not for a closed loop, a trace, bursts or all at once")
     if load.stages and load.rate_to is not None:
         raise ConfigError("load.rate_to: is a ramp over the whole duration; with load.stages use `to` in a stage")
 
 
 def _curve(load: Load, duration: float | None) -> RateCurve:
     rate = DEFAULT_RATE if load.rate is None else load.rate
-    _check_rates("load", rate=load.rate, rate_to=load.rate_to)
+    check_rates("load", rate=load.rate, rate_to=load.rate_to)
     if load.stages:
-        return _staged(load.stages, load.rate)
+        return staged(load.stages, load.rate)
     if load.rate_to is not None:
         if duration is None:
             raise ConfigError(f"load.rate_to={load.rate_to:g}: a ramp needs its length; set load.duration (--duration)")
@@ -250,30 +238,9 @@ def _curve(load: Load, duration: float | None) -> RateCurve:
     return RateCurve([(rate, rate, math.inf)])
 
 
-def _check_rates(where: str, **rates: float | None) -> None:
-    for name, value in rates.items():
-        if value and not (MIN_RATE <= value <= MAX_RATE):  # not a number is refused here, too
-            raise ConfigError(f"{where}.{name}={value:g}: requests/s are 0 or from {MIN_RATE:g} to {MAX_RATE:g}")
-
-
-def _staged(stages: tuple[Stage, ...], before: float | None) -> RateCurve:
-    pieces: list[tuple[float, float, float]] = []
-    for number, stage in enumerate(stages):
-        where = f"load.stages[{number}]"
-        _check_rates(where, rate=stage.rate, to=stage.to)
-        if not (0 < stage.duration < math.inf):
-            raise ConfigError(f"{where}.for={stage.duration:g}: must be above 0 s")
-        start = before if stage.rate is None else stage.rate
-        if stage.rate is None and stage.to is None:
-            raise ConfigError(f"{where}: needs `rate` (constant), `to` (ramp from the rate before) or both")
-        if start is None:
-            raise ConfigError(f"{where}.to={stage.to:g}: a first ramp needs where it starts; give `rate` as well")
-        end = start if stage.to is None else stage.to
-        pieces.append((start, end, stage.duration))
-        before = end
-    if all(start == end == 0 for start, end, _ in pieces):
-        raise ConfigError("load.stages: all rates are 0, no request would ever be due")
-    return RateCurve(pieces)
+def staged_span_s(load: Load) -> float | None:
+    """Seconds that the load's stages last; None without stages. ConfigError as `check`."""
+    return staged(load.stages, load.rate).span_s if load.stages else None
 
 
 def due_blocks(load: Load, seed: int) -> Iterator[Times]:
@@ -300,25 +267,64 @@ def _same(value: int, requests: int | None) -> Iterator[Times]:
 
 
 def _renewal(schedule: Schedule, curve: RateCurve, seed: int) -> Iterator[Times]:
-    purpose, gaps = f"arrival {schedule.arrival.kind}", schedule.arrival.gaps()
     end_ns = math.inf if schedule.duration_ns is None else schedule.duration_ns
+    factor, most = _normal_factor(schedule, curve, seed)
+    bursts = None if schedule.arrival.bursts is None else Modulation(schedule.arrival.bursts, curve, seed)
+    first = 0
+    for operational in _operational(schedule.arrival, seed):
+        y = operational if factor is None else operational * factor
+        t = np.rint(curve.invert(y if bursts is None else bursts.areas(y)) * NS)
+        if factor is not None and schedule.duration_ns is not None:
+            np.minimum(t, schedule.duration_ns - 1, out=t, where=np.isfinite(t))  # what rounding puts on the very end
+        size = int(np.searchsorted(t, end_ns, side="left"))  # stages end at inf, which no due time reaches
+        ended = size < DRAW_BLOCK
+        if most is not None:
+            size = min(size, most - first)
+        if size:
+            yield t[:size].astype(np.int64)
+        first += DRAW_BLOCK
+        if ended or (most is not None and first >= most):
+            return
+
+
+def _operational(arrival: Arrival, seed: int) -> Iterator[Floats]:
+    """The points of the process at a rate of 1, in ascending blocks of DRAW_BLOCK, without end."""
+    purpose, gaps = f"arrival {arrival.kind}", arrival.gaps()
     first, total = 0, 0.0
-    while schedule.requests is None or first < schedule.requests:
-        if schedule.arrival.kind == "constant":
-            y = np.arange(first, first + DRAW_BLOCK, dtype=np.float64)
+    while True:
+        if arrival.kind == "constant":
+            yield np.arange(first, first + DRAW_BLOCK, dtype=np.float64)
         else:
             y = total + np.cumsum(draw(seed, purpose, first, DRAW_BLOCK, gaps))
             total = float(y[-1])
-        t = np.rint(curve.invert(y) * NS)
-        size = int(np.searchsorted(t, end_ns, side="left"))  # stages end at inf, which no due time reaches
-        ended = size < DRAW_BLOCK
-        if schedule.requests is not None:
-            size = min(size, schedule.requests - first)
-        if size:
-            yield t[:size].astype(np.int64)
-        if ended:
-            return
+            yield y
         first += DRAW_BLOCK
+
+
+def _normal_factor(schedule: Schedule, curve: RateCurve, seed: int) -> tuple[float | None, int | None]:
+    """What operational time is multiplied by, and the number of requests, so that the load is exactly what is asked.
+
+    With a number of requests the last is due when that many are expected, n / rate (as vLLM's benchmark does); with a
+    duration alone as many come as are expected in it, the next one would be due at its end. None: as drawn.
+    """
+    if not schedule.normalize:
+        return None, schedule.requests
+    span = math.inf if schedule.duration_ns is None else schedule.duration_ns / NS
+    expected = curve.integral(min(span, curve.span_s)) if math.isfinite(min(span, curve.span_s)) else math.inf
+    count, points = schedule.requests, schedule.requests
+    goal = float(count or 0)
+    if count is None or count > expected:
+        count = round(expected)
+        points, goal = count + 1, expected
+    if not count or points is None or schedule.arrival.kind == "constant":
+        return None, count
+    last, left = 0.0, points
+    for y in _operational(schedule.arrival, seed):
+        last = float(y[min(left, DRAW_BLOCK) - 1])
+        left -= DRAW_BLOCK
+        if left <= 0:
+            break
+    return goal / last, count
 
 
 def replay_due(t_ns: Times, scale: float) -> Times:

@@ -8,6 +8,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llmgen.config import Trace
 from llmgen.errors import ConfigError
 from llmgen.workload import traces
 from llmgen.workload.traces import azure
@@ -20,7 +21,7 @@ def read(data):
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "t.csv"
         path.write_bytes(data)
-        blocks = list(traces.read(str(path), "azure"))
+        blocks = list(traces.read(Trace(file=str(path), format="azure")))
     return [np.concatenate([getattr(b, name) for b in blocks]) for name in ("t_ns", "input", "output")]
 
 

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llmgen.errors import ConfigError
+from llmgen.workload.traces.options import Options
 from llmgen.workload.traces.rows import TraceBlock
 
 HEADER: Final = b"TIMESTAMP,ContextTokens,GeneratedTokens"
@@ -61,7 +62,7 @@ class _Place:
         raise ConfigError(f"{self.path}: row {row} (line {row + 1}) is {shown!r}: {why}; expected {EXPECTED}")
 
 
-def read(path: Path) -> Iterator[TraceBlock]:
+def read(path: Path, options: Options) -> Iterator[TraceBlock]:
     """Blocks of the trace in order. ConfigError naming the first row that is broken or out of order."""
     place = _Place(path)
     for text in _whole_lines(place):
@@ -69,7 +70,7 @@ def read(path: Path) -> Iterator[TraceBlock]:
             columns = _by_columns(text)
         except _Unlike:
             columns = _by_rows(text, place)
-        yield _in_order(columns, text, place)
+        yield _in_order(columns, text, place, options.sorts)
     if place.rows == 0:
         raise ConfigError(f"{path}: no rows behind the header; expected {EXPECTED}")
 
@@ -210,15 +211,17 @@ def _by_rows(text: bytes, place: _Place) -> Columns:
     return np.array(times, np.int64), np.array(inputs, np.int64), np.array(outputs, np.int64)
 
 
-def _in_order(columns: Columns, text: bytes, place: _Place) -> TraceBlock:
+def _in_order(columns: Columns, text: bytes, place: _Place, sorts: bool) -> TraceBlock:
     t_ns, inputs, outputs = columns
     if place.first_ns is None:
         place.first_ns = int(t_ns[0])
     back = np.flatnonzero(np.diff(t_ns, prepend=place.last_ns) < 0)
-    if len(back):
+    if len(back) and not sorts:
         row = int(back[0])
         line = text.split(b"\n")[row].rstrip(b"\r")
-        place.refuse(place.rows + row + 1, line, "earlier than the row before it; sort the file by TIMESTAMP")
+        place.refuse(
+            place.rows + row + 1, line, "earlier than the row before it; sort the file by TIMESTAMP, or use order: sort"
+        )
     place.rows += len(t_ns)
     place.last_ns = int(t_ns[-1])
     return TraceBlock(t_ns - place.first_ns, inputs, outputs)

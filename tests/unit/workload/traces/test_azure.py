@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from llmgen.config import Trace
 from llmgen.errors import ConfigError
 from llmgen.workload import traces
 from llmgen.workload.traces import azure
@@ -15,7 +16,7 @@ HEADER = b"TIMESTAMP,ContextTokens,GeneratedTokens\r\n"
 
 
 def read(path, trace_format="azure"):
-    blocks = list(traces.read(str(path), trace_format))
+    blocks = list(traces.read(Trace(file=str(path), format=trace_format)))
     return tuple(np.concatenate([getattr(b, name) for b in blocks]) for name in ("t_ns", "input", "output"))
 
 
@@ -115,7 +116,7 @@ def test_blocks_of_any_size_give_the_same_rows(tmp_path, monkeypatch):
     whole = read(path)
     for size in (1, 7, 40, 64, 1000):
         monkeypatch.setattr(azure, "READ_BYTES", size)
-        blocks = list(traces.read(str(path), "azure"))
+        blocks = list(traces.read(Trace(file=str(path), format="azure")))
         assert len(blocks) > 1
         for column, name in zip(whole, ("t_ns", "input", "output"), strict=True):
             np.testing.assert_array_equal(np.concatenate([getattr(b, name) for b in blocks]), column)
@@ -193,6 +194,6 @@ def test_a_trace_without_rows_is_refused(tmp_path, rows):
 
 def test_unknown_format_and_missing_file(tmp_path):
     with pytest.raises(ConfigError, match=r"load\.trace\.format='azur'.*azure"):
-        traces.read("x", "azur")
+        traces.read(Trace(file="x", format="azur"))
     with pytest.raises(ConfigError, match=r"load\.trace\.file='/no/such'.*no such file"):
-        traces.read("/no/such", "azure")
+        traces.read(Trace(file="/no/such", format="azure"))
