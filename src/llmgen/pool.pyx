@@ -281,8 +281,8 @@ cdef void lost(Core* k, Connection* c) noexcept nogil:
         x.row.retransmits = c.retransmits
         x.row.connected = c.connected
         flight_finish(k, x, status, k.network.now)
-    if opening and c.protocol == 2 and t.connections == 0:
-        # nobody is left who could carry them, and each must end
+    if (opening or c.requests == 0) and c.protocol == 2 and t.connections == 0:
+        # nobody is left who could carry them (GOAWAY may be the first that a server says), and each must end
         while t.waiting != NULL:
             x = t.waiting
             stop_waiting(k, x)
@@ -359,12 +359,21 @@ cdef uint32_t put_traceparent(Core* k, uint8_t* out, uint64_t index) noexcept no
     return 55
 
 
-cdef uint32_t put_head_http1(Core* k, const HeadBytes* head, const PlanRow* plan) noexcept nogil:
+cdef uint32_t put_number(uint8_t* out, const PlanRow* plan, uint8_t attempt) noexcept nogil:
+    """The end of x-request-id: the request's number in the run, and of a further attempt .N."""
+    cdef uint32_t size = put_decimal(out, <uint64_t>plan.index)
+    if attempt:
+        out[size] = 46
+        size += 1 + put_decimal(out + size + 1, attempt)
+    return size
+
+
+cdef uint32_t put_head_http1(Core* k, const HeadBytes* head, const PlanRow* plan, uint8_t attempt) noexcept nogil:
     """The head into k.scratch; its size."""
     cdef uint8_t* out = k.scratch
     cdef uint32_t size = head.http1_size
     memcpy(out, head.http1, size)
-    size += put_decimal(out + size, <uint64_t>plan.index)
+    size += put_number(out + size, plan, attempt)
     if k.options.traceparent:
         size += put_text(out + size, "\r\ntraceparent: ", 15)
         size += put_traceparent(k, out + size, <uint64_t>plan.index)
@@ -374,7 +383,7 @@ cdef uint32_t put_head_http1(Core* k, const HeadBytes* head, const PlanRow* plan
     return size
 
 
-cdef uint32_t put_head_http2(Core* k, const HeadBytes* head, const PlanRow* plan) noexcept nogil:
+cdef uint32_t put_head_http2(Core* k, const HeadBytes* head, const PlanRow* plan, uint8_t attempt) noexcept nogil:
     """The HPACK block into k.scratch; its size."""
     cdef uint8_t* out = k.scratch
     cdef uint32_t size = head.http2_size, length
@@ -382,7 +391,7 @@ cdef uint32_t put_head_http2(Core* k, const HeadBytes* head, const PlanRow* plan
     memcpy(out, head.http2, size)
     memcpy(value, k.run_id, k.run_id_size)
     value[k.run_id_size] = 45
-    length = k.run_id_size + 1 + put_decimal(value + k.run_id_size + 1, <uint64_t>plan.index)
+    length = k.run_id_size + 1 + put_number(value + k.run_id_size + 1, plan, attempt)
     size += <uint32_t>hpack_put_literal(out + size, SCRATCH_BYTES - size, <const uint8_t*>"x-request-id", 12, value, length, False)
     if k.options.traceparent:
         length = put_traceparent(k, value, <uint64_t>plan.index)
@@ -449,13 +458,13 @@ cdef void send(Core* k, Connection* c, Exchange* x) noexcept nogil:
     k.sent += 1
     if c.protocol == 1:
         k.parts[0].iov_base = k.scratch
-        k.parts[0].iov_len = put_head_http1(k, head, plan)
+        k.parts[0].iov_len = put_head_http1(k, head, plan, x.row.attempt)
         result = connection_send(&k.network, c, x, k.parts, count)
         if result != 0:
             pool_outcome(k, c, result)
         return
     result = connection_submit(
-        &k.network, c, x, k.scratch, put_head_http2(k, head, plan), k.parts + 1, count - 1, k.body_bytes)
+        &k.network, c, x, k.scratch, put_head_http2(k, head, plan, x.row.attempt), k.parts + 1, count - 1, k.body_bytes)
     x.row.stream = <int32_t>x.stream
     if result == 0:
         mark_dirty(k, c)
@@ -564,6 +573,12 @@ cdef void pool_outcome(Core* k, Connection* c, int outcome) noexcept nogil:
         collect(k, c if outcome & CONN_LOST else NULL)
     if outcome & CONN_LOST:
         lost(k, c)
+    elif c.protocol == 2 and c.state == CONN_OPEN and c.streams == 0 and connection_leaving(c):
+        # before those who wait are served: a server that greets with GOAWAY must find the backoff, not the next connect
+        connection_flush(&k.network, c)
+        c.status = STATUS_EOF
+        c.reason = "the server said GOAWAY"
+        lost(k, c)
     elif c.protocol == 2 and not c.dirty and c.state != CONN_CLOSING:
         # window updates, acknowledgements: together with the batch's requests
         mark_dirty(k, c)
@@ -590,7 +605,8 @@ cdef void collect(Core* k, Connection* doomed) noexcept nogil:
         if may_resend(k, c, x, status):
             resend(k, x)
         else:
-            if c.protocol == 2 and not c.fresh:
+            if c.protocol == 2 and x.row.headers >= 0:
+                c.fresh = False
                 k.targets[c.target].backoff = 0
             k.reason = c.reason
             # without an answer the end is when we learnt of it: the kernel may have had the peer's GOAWAY before our send
