@@ -92,13 +92,13 @@ class Driven:
             directory=str(directory / f"worker-{worker}"),
             plan=str(plan.directory),
             control=str(directory / "control.bin"),
-            run_id="run",
+            id_head="r-",
             seed=1,
             trace_prefix=7,
             classes=1,
             heads=[HeadSetup(stream, True, "chat")],
             targets=[
-                TargetSetup(list(one.addresses), 1, False, targets_of.heads(one, number, 1, heads, {}, "run"), one.host)
+                TargetSetup(list(one.addresses), 1, False, targets_of.heads(one, number, 1, heads, {}, "r-"), one.host)
                 for number, one in enumerate(targets)
             ],
             **values,

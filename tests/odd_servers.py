@@ -85,10 +85,10 @@ class Request:
 
     @property
     def index(self) -> int:
-        """Of x-request-id `<run id>-<index>`, a further attempt's `.<attempt>` left out."""
+        """The last group of x-request-id."""
         name = self.header("x-request-id")
         assert name is not None
-        return int(name.rpartition("-")[2].partition(".")[0])
+        return int(name.rpartition("-")[2])
 
     def json(self) -> Any:
         return json.loads(self.body)

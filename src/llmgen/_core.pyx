@@ -442,11 +442,11 @@ cdef class Engine:
             "random": BALANCE_RANDOM,
             "least-in-flight": BALANCE_LEAST_IN_FLIGHT,
         }[setup.balance]
-        run_id = setup.run_id.encode()
-        if len(run_id) >= 63:
-            raise ValueError("the run's id is longer than 62 bytes")
-        memcpy(k.run_id, <const char*>run_id, len(run_id) + 1)
-        k.run_id_size = len(run_id)
+        id_head = setup.id_head.encode()
+        if len(id_head) > sizeof(k.id_head):
+            raise ValueError("the head of the requests' ids is too long")
+        memcpy(k.id_head, <const char*>id_head, len(id_head))
+        k.id_head_size = len(id_head)
         k.trace_prefix = setup.trace_prefix
         return 0
 

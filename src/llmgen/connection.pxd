@@ -60,7 +60,7 @@ cdef struct Connection:
     uint8_t status               # once lost: what exchanges that depend on it become
     bint secure                  # TLS
     bint wants_write             # EPOLLOUT is in the interest set
-    bint fresh                   # no answer byte yet since it was opened
+    bint fresh                   # has brought no answer since it was opened
     uint16_t target
     uint16_t address             # of the target's addresses
     uint16_t tries               # addresses tried so far

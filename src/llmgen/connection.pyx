@@ -324,7 +324,6 @@ cdef int feed(Network* n, Connection* c, const uint8_t* data, size_t size) noexc
 cdef int settled(Network* n, Connection* c, bint ready) noexcept nogil:
     """http2, after a read: the connection is open once the peer's SETTINGS are there."""
     cdef int outcome = CONN_CAPACITY
-    c.fresh = False
     if c.state == CONN_SETTLING and ready:
         c.state = CONN_OPEN
         c.secured = n.answers.read.t

@@ -16,7 +16,7 @@ from llmgen.session cimport SessionTable
 
 
 cdef struct HeadBytes:           # the constant part of a request's head for one (head, target)
-    uint8_t* http1               # up to and with "x-request-id: <run>-"
+    uint8_t* http1               # up to where request ids begin to differ
     uint32_t http1_size
     uint8_t* http2               # HPACK block of the constant headers
     uint32_t http2_size
@@ -96,8 +96,8 @@ cdef struct Core:
     # the plan's heads
     Expect* heads
     uint32_t head_count
-    char run_id[64]
-    uint32_t run_id_size
+    char id_head[64]             # of every request's x-request-id
+    uint32_t id_head_size
     uint64_t trace_prefix
     # targets
     Target* targets

@@ -359,13 +359,19 @@ cdef uint32_t put_traceparent(Core* k, uint8_t* out, uint64_t index) noexcept no
     return 55
 
 
+cdef void put_padded(uint8_t* out, uint64_t value, int digits) noexcept nogil:
+    cdef int i
+    for i in range(digits - 1, -1, -1):
+        out[i] = <uint8_t>(48 + value % 10)
+        value //= 10
+
+
 cdef uint32_t put_number(uint8_t* out, const PlanRow* plan, uint8_t attempt) noexcept nogil:
-    """The end of x-request-id: the request's number in the run, and of a further attempt .N."""
-    cdef uint32_t size = put_decimal(out, <uint64_t>plan.index)
-    if attempt:
-        out[size] = 46
-        size += 1 + put_decimal(out + size + 1, attempt)
-    return size
+    """The end of x-request-id, which target.request_id began: <attempt>-8000-<index>, in decimal."""
+    put_padded(out, attempt, 3)
+    memcpy(out + 3, "-8000-", 6)
+    put_padded(out + 9, <uint64_t>plan.index, 12)
+    return 21
 
 
 cdef uint32_t put_head_http1(Core* k, const HeadBytes* head, const PlanRow* plan, uint8_t attempt) noexcept nogil:
@@ -389,9 +395,8 @@ cdef uint32_t put_head_http2(Core* k, const HeadBytes* head, const PlanRow* plan
     cdef uint32_t size = head.http2_size, length
     cdef uint8_t value[128]
     memcpy(out, head.http2, size)
-    memcpy(value, k.run_id, k.run_id_size)
-    value[k.run_id_size] = 45
-    length = k.run_id_size + 1 + put_number(value + k.run_id_size + 1, plan, attempt)
+    memcpy(value, k.id_head, k.id_head_size)
+    length = k.id_head_size + put_number(value + k.id_head_size, plan, attempt)
     size += <uint32_t>hpack_put_literal(out + size, SCRATCH_BYTES - size, <const uint8_t*>"x-request-id", 12, value, length, False)
     if k.options.traceparent:
         length = put_traceparent(k, value, <uint64_t>plan.index)

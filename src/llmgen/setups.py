@@ -32,9 +32,10 @@ def setups(
 ) -> list[Setup]:
     """One a worker; slots, connections and preconnects are split over them."""
     client, t = config.client, config.target
+    id_head = target.request_id(run_id)
     targets = []
     for number, (one, seen) in enumerate(zip(prepared.targets, prepared.looks, strict=True)):
-        heads = target.heads(one, number, seen.protocol, plan.heads, prepared.headers, run_id)
+        heads = target.heads(one, number, seen.protocol, plan.heads, prepared.headers, id_head)
         targets.append(TargetSetup(list(one.addresses), seen.protocol, one.secure, heads, one.host))
     slots = split(config.load.concurrency or 0, count) if plan.schedule.closed else [0] * count
     limits = split(client.connections, count) if client.connections else [0] * count
@@ -46,7 +47,7 @@ def setups(
             directory=str(directory / f"worker-{number}"),
             plan=str(plan_dir),
             control=str(directory / "control.bin"),
-            run_id=run_id,
+            id_head=id_head,
             seed=config.seed,
             trace_prefix=int(run_id, 16),
             classes=len(plan.classes),

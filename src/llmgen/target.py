@@ -86,13 +86,22 @@ def request_headers(stream: bool, extra: Mapping[str, str]) -> list[tuple[str, s
     return list(headers.items())
 
 
+def request_id(run_id: str) -> str:
+    """How the x-request-id of every request of a run begins; `run_id` is 12 hexadecimal digits.
+
+    Servers exist that answer 400 to an id that is no UUID (starlette-context, so llama-cpp-python): it has the shape of
+    a version 4 one, <run>-<run>-4<attempt>-8000-<index>, attempt and index in decimal, which the core adds.
+    """
+    return f"{run_id[:8]}-{run_id[8:]}-4"
+
+
 def http1_head(
-    target: Target, path: str, headers: Sequence[tuple[str, str]], run_id: str, method: str = "POST"
+    target: Target, path: str, headers: Sequence[tuple[str, str]], id_head: str, method: str = "POST"
 ) -> bytes:
-    """The head of every such request up to the number that ends its x-request-id."""
+    """The head of every such request as far as they are alike: up to `id_head`, which begins its x-request-id."""
     lines = [f"{method} {path} HTTP/1.1", f"host: {target.authority}"]
     lines += [f"{name}: {value}" for name, value in headers if name != "x-request-id"]
-    return ("\r\n".join(lines) + f"\r\nx-request-id: {run_id}-").encode("latin-1")
+    return ("\r\n".join(lines) + f"\r\nx-request-id: {id_head}").encode("latin-1")
 
 
 def http2_head(target: Target, path: str, headers: Sequence[tuple[str, str]], method: str = "POST") -> bytes:
@@ -111,14 +120,14 @@ def http2_head(target: Target, path: str, headers: Sequence[tuple[str, str]], me
 
 
 def heads(
-    target: Target, number: int, protocol: int, plan_heads: Sequence[Head], extra: Mapping[str, str], run_id: str
+    target: Target, number: int, protocol: int, plan_heads: Sequence[Head], extra: Mapping[str, str], id_head: str
 ) -> list[bytes]:
     """The constant head for every head of the plan."""
     built = []
     for head in plan_heads:
         headers = request_headers(head.stream, extra)
         path = head.paths[number]
-        built.append(http1_head(target, path, headers, run_id) if protocol == 1 else http2_head(target, path, headers))
+        built.append(http1_head(target, path, headers, id_head) if protocol == 1 else http2_head(target, path, headers))
     return built
 
 

@@ -64,7 +64,7 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True):
     directory: str  # of its raw records
     plan: str
     control: str
-    run_id: str
+    id_head: str  # of every request's x-request-id
     seed: int
     trace_prefix: int
     classes: int

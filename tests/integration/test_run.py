@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
+import uuid
 from pathlib import Path
 
 import numpy as np
@@ -126,7 +127,8 @@ def test_the_request_on_the_wire(offer, monkeypatch):
         )
         posts = sorted(server.posts, key=lambda r: r.index)
     run_id = json.loads((result.directory / "run.json").read_text())["run_id"]
-    assert [post.header("x-request-id") for post in posts] == [f"{run_id}-{i}" for i in range(5)]
+    assert [post.header("x-request-id") for post in posts] == [f"{run_id[:8]}-{run_id[8:]}-4000-8000-{i:012}" for i in range(5)]
+    assert {uuid.UUID(post.header("x-request-id")).version for post in posts} == {4}
     for number, post in enumerate(posts):
         assert post.path == "/v1/chat/completions?api-version=7"
         assert post.header("host") == server.url.removeprefix("http://")

@@ -23,6 +23,7 @@ cdef enum:
     EXPECTATION_FAILED = 417
     NOT_IMPLEMENTED = 501
     VERSION_NOT_SUPPORTED = 505
+    UUID_SIZE = 36               # 8-4-4-4-12 (RFC 9562 4)
 
 # States of Chunks.
 cdef enum:
@@ -278,9 +279,9 @@ cdef int chunks_read(uint8_t* data, size_t size, Chunks* c) noexcept nogil:
 
 
 cdef int64_t request_index(const Span* request_id, uint64_t* salt) noexcept nogil:
-    """The index of a request id `<run id>-<index>`, or -1; `salt` becomes a hash of what follows the digits.
+    """The index of a request id `<run id>-<index>`, or -1; `salt` tells attempts at one request apart, 0: the first.
 
-    A client that tries again may write `<run id>-<index>.<attempt>`: the attempt then has faults of its own.
+    llmgen's ids are UUIDs that end in `4<attempt>-8000-<index>`; others may write `<run id>-<index>.<attempt>`.
     """
     cdef size_t at = request_id.size, start
     cdef int64_t index = 0
@@ -297,6 +298,9 @@ cdef int64_t request_index(const Span* request_id, uint64_t* salt) noexcept nogi
         at += 1
     if at == start:
         return -1
+    if request_id.size == UUID_SIZE and start == UUID_SIZE - 12 and request_id.data[14] == c'4':
+        for start in range(15, 18):
+            salt[0] = salt[0] * 16 + (request_id.data[start] & 15)
     while at < request_id.size:
         salt[0] = (salt[0] ^ request_id.data[at]) * <uint64_t>1099511628211        # FNV-1a
         at += 1

@@ -22,7 +22,7 @@ TRUTH_HEADER_BYTES: Final = 64
 TRUTH_DTYPE: Final = np.dtype(
     [
         ("t", "<i8"),
-        ("index", "<i8"),  # of x-request-id `<run id>-<index>`, -1: none
+        ("index", "<i8"),  # the last group of x-request-id, -1: none
         ("serial", "<u4"),  # number of the request at this endpoint
         ("connection", "<u4"),
         ("stream", "<u4"),  # HTTP/2 stream id, 0 on HTTP/1.1

@@ -131,7 +131,15 @@ def test_broken_chunks(data: bytes, status: int) -> None:
 
 @pytest.mark.parametrize(
     ("text", "index"),
-    [(b"run-1-42", 42), (b"a-0", 0), (b"a", -1), (b"a-", -1), (b"a-x", -1), (b"a-9999999999999999999", -1)],
+    [
+        (b"0639ee26-3d15-4000-8000-000000000042", 42),
+        (b"run-1-42", 42),
+        (b"a-0", 0),
+        (b"a", -1),
+        (b"a-", -1),
+        (b"a-x", -1),
+        (b"a-9999999999999999999", -1),
+    ],
 )
 def test_index_of_a_request_id(text: bytes, index: int) -> None:
     assert request.index_of(text) == (index, 0)
@@ -141,3 +149,6 @@ def test_attempts_of_one_request_are_told_apart() -> None:
     index, salt = request.index_of(b"run-42.1")
     assert index == 42
     assert salt not in (0, request.index_of(b"run-42.2")[1])
+    index, salt = request.index_of(b"0639ee26-3d15-4001-8000-000000000042")
+    assert index == 42
+    assert salt not in (0, request.index_of(b"0639ee26-3d15-4002-8000-000000000042")[1])
