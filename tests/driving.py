@@ -114,7 +114,7 @@ class Driven:
         return start
 
     def turn(self, ms: int = 5) -> bool:
-        """Waits for the loop's descriptor, one batch if there is something, one tick; True as long as the run goes on."""
+        """Waits for the loop's descriptor; a batch if there is something, and a tick. True: the run goes on."""
         if self.poll.poll(ms):
             self.engine.on_ready()
         return self.engine.tick()

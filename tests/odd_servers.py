@@ -105,6 +105,8 @@ class OddServer:
         self.lock = threading.Lock()
         self.failures: list[BaseException] = []
         self.accepted = 0
+        self.accepting = threading.Event()  # cleared: connections stay in the backlog
+        self.accepting.set()
         self._handler = handler
         self._open: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
@@ -119,6 +121,7 @@ class OddServer:
 
     def _accept(self) -> None:
         while True:
+            self.accepting.wait(WAIT)
             try:
                 connection, _ = self._listener.accept()
             except OSError:
@@ -143,8 +146,18 @@ class OddServer:
             with contextlib.suppress(OSError):
                 peer.socket.close()
 
+    def shrink_backlog(self) -> None:
+        """Nothing is accepted from now on, and the queue takes one or two connections."""
+        self.accepting.clear()
+        self._listener.listen(0)
+
+    def restore_backlog(self) -> None:
+        self._listener.listen(512)
+        self.accepting.set()
+
     def stop(self) -> None:
         """Closes the listener and every connection; raises what went wrong in a handler."""
+        self.accepting.set()
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
@@ -171,7 +184,7 @@ class OddServer:
             return [request for request in self.requests if request.method == "POST"]
 
 
-# -- answers ------------------------------------------------------------------------------------------------------------
+# -- answers -----------------------------------------------------------------------------------------------------------
 
 MODELS = json.dumps({"object": "list", "data": [{"id": "odd", "object": "model"}]}).encode()
 

@@ -83,7 +83,9 @@ Offer = Callable[..., Result]  # the fixture `offer`
 
 
 def environment(**more: str) -> dict[str, str]:
-    env = {name: value for name, value in os.environ.items() if name != "OPENAI_API_KEY" and "proxy" not in name.lower()}
+    env = {
+        name: value for name, value in os.environ.items() if name != "OPENAI_API_KEY" and "proxy" not in name.lower()
+    }
     return {**env, "COLUMNS": "100", **more}
 
 

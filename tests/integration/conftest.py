@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from running import Offer, check_run, configuration
 
 import llmgen
 from llmgen.run import Result
 from llmgen.simulator import Endpoint, Options
+from running import Offer, check_run, configuration
 
 
 @pytest.fixture

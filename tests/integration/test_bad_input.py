@@ -13,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from odd_servers import GOOD, OddServer, Peer, Request, always, answering, whole
-from running import check_run, environment, flags_of_short_run, llmgen_command, run_command, statuses
 
 from llmgen import cli, machine
 from llmgen.columns import Status
+from odd_servers import GOOD, OddServer, Peer, Request, always, answering, whole
+from running import check_run, environment, flags_of_short_run, llmgen_command, run_command, statuses
 
 QUICK_S = 20.0  # not a measure of speed: a connect timeout or a hang would take longer
 
@@ -48,7 +48,7 @@ def closed_port() -> int:
         return listener.getsockname()[1]
 
 
-# -- the target --------------------------------------------------------------------------------------------------------------
+# -- the target --------------------------------------------------------------------------------------------------------
 
 
 def test_connection_refused(refused):
@@ -71,7 +71,13 @@ def test_a_name_that_cannot_be_resolved(refused):
 
 
 @pytest.mark.parametrize(
-    "banner", [b"SSH-2.0-OpenSSH_9.2\r\n", b"220 mail ESMTP\r\n", b"\x15\x03\x01\x00\x02\x02\x46", b"HTTP/9.9 000 \x1b[31m\r\n\r\n"]
+    "banner",
+    [
+        b"SSH-2.0-OpenSSH_9.2\r\n",
+        b"220 mail ESMTP\r\n",
+        b"\x15\x03\x01\x00\x02\x02\x46",
+        b"HTTP/9.9 000 \x1b[31m\r\n\r\n",
+    ],
 )
 def test_a_target_that_speaks_something_else(refused, banner):
     def greet(peer: Peer) -> None:
@@ -138,7 +144,7 @@ def test_the_key_of_a_command_is_sent(tmp_path):
     assert done.returncode == 0, done.stderr
 
 
-# -- the configuration -------------------------------------------------------------------------------------------------------
+# -- the configuration -------------------------------------------------------------------------------------------------
 
 
 def test_keys_that_are_unknown_or_ill_typed(refused, tmp_path):
@@ -191,7 +197,9 @@ def test_no_url(refused):
 
 def test_a_broken_row_of_a_trace_stops_before_anything_is_sent(refused, tmp_path):
     trace = tmp_path / "t.csv"
-    trace.write_text("TIMESTAMP,ContextTokens,GeneratedTokens\r\n2023-11-16 18:15:46.0000000,10,20\r\nyesterday,1,2\r\n")
+    trace.write_text(
+        "TIMESTAMP,ContextTokens,GeneratedTokens\r\n2023-11-16 18:15:46.0000000,10,20\r\nyesterday,1,2\r\n"
+    )
     with OddServer(always(GOOD)) as server:
         told = refused(2, "--url", server.url, "--trace", trace, "--trace-format", "azure")
         assert not server.posts
@@ -212,14 +220,16 @@ def test_a_folder_that_is_a_file(capsys, endpoint, tmp_path):
     assert "out=" in capsys.readouterr().err
 
 
-# -- limits of this machine ----------------------------------------------------------------------------------------------------
+# -- limits of this machine --------------------------------------------------------------------------------------------
 
 
 def limited(descriptors: int):
     return lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))
 
 
-@pytest.mark.parametrize("flags", [("--concurrency", 600), ("--rate", "inf", "--requests", 600), ("--connections", 600)])
+@pytest.mark.parametrize(
+    "flags", [("--concurrency", 600), ("--rate", "inf", "--requests", 600), ("--connections", 600)]
+)
 def test_too_few_descriptors_for_the_plan(tmp_path, flags):
     with OddServer(always(GOOD)) as server:
         done = run_command(
@@ -264,7 +274,7 @@ def test_descriptors_that_run_out_during_the_run(tmp_path):
     assert "ulimit -n" in (directory / "errors.jsonl").read_text()
 
 
-# -- secrets -------------------------------------------------------------------------------------------------------------------
+# -- secrets -----------------------------------------------------------------------------------------------------------
 
 
 def test_secrets_stay_out_of_files_arguments_and_output(tmp_path):
@@ -288,7 +298,14 @@ def test_secrets_stay_out_of_files_arguments_and_output(tmp_path):
     with OddServer(echo) as server:
         done = run_command(
             *flags_of_short_run(server.url, out),
-            *("--api-key-env", "KEY_HERE", "--header", f"X-Auth-Token: @{header_file}", "--header", "authorization: env:AUTH"),
+            *(
+                "--api-key-env",
+                "KEY_HERE",
+                "--header",
+                f"X-Auth-Token: @{header_file}",
+                "--header",
+                "authorization: env:AUTH",
+            ),
             *("--keep-bodies", "--log-json"),
             env=environment(AUTH=f"Bearer {key}", KEY_HERE=key),
         )

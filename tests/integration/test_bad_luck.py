@@ -7,6 +7,11 @@ import threading
 
 import numpy as np
 import pytest
+
+import llmgen
+from llmgen.columns import Flag, Status
+from llmgen.simulator.faults import FAULTS, PER_CONNECTION, Fault
+from llmgen.simulator.truth import read_truth
 from odd_servers import (
     DONE,
     FINISH,
@@ -24,11 +29,6 @@ from odd_servers import (
     whole,
 )
 from running import PATIENCE_S, check_run, configuration, run_command, statuses
-
-import llmgen
-from llmgen.columns import Flag, Status
-from llmgen.simulator.faults import FAULTS, Fault
-from llmgen.simulator.truth import read_truth
 
 # How a streamed request that meets the fault must end. Faults that are no failure of the answer: ok.
 ENDS = {
@@ -67,7 +67,7 @@ ONLY_HTTP2 = {"goaway", "refused-stream", "rst-stream"}
 
 def test_every_fault_of_the_endpoint_ends_in_its_status(serve, offer, tmp_path):
     """All at once, so that what one does to a connection meets the requests of the others."""
-    names = [name for name in FAULTS if name not in ONLY_HTTP2 | {"refuse"}]
+    names = [name for name in FAULTS if name not in ONLY_HTTP2 | {*PER_CONNECTION}]
     assert {Fault[name.replace("-", "_")] for name in names} <= ENDS.keys(), "a new fault: say how it ends"
     share = 0.95 / (len(names) + len(CODES))
     truth_file = tmp_path / "truth"
@@ -184,9 +184,7 @@ def test_a_server_that_is_gone_for_good(offer):
 def test_one_byte_a_second(serve, offer):
     """Neither hangs nor counts as an answer: bytes that bring no token do not hold the first-token timeout up."""
     endpoint = serve(fault=("slow:1",))
-    result = offer(
-        endpoint.url, **{"load.requests": 5, "client.timeouts.first_token": 1.5}
-    )
+    result = offer(endpoint.url, **{"load.requests": 5, "client.timeouts.first_token": 1.5})
     assert statuses(result.requests) == {"first_token_timeout": 5}
     assert result.exit_code == 5
     assert result.summary.requests.failed == {"first_token_timeout": 5}
@@ -219,9 +217,7 @@ def test_a_server_that_answers_nothing_at_all(offer):
     """Not even to the question for its models: the run goes on without and every request times out."""
 
     with OddServer(lambda peer: peer.until_closed()) as server:
-        result = offer(
-            server.url, **{"target.path": "/v1/other", "client.timeouts.first_token": 0.5}
-        )
+        result = offer(server.url, **{"target.path": "/v1/other", "client.timeouts.first_token": 0.5})
     assert statuses(result.requests) == {"first_token_timeout": 20}
     assert result.exit_code == 5
 
@@ -255,7 +251,11 @@ def test_stale_idle_connections_get_one_resend(offer):
 
 
 def test_a_fresh_connection_that_dies_is_a_failure(offer):
-    with OddServer(lambda peer: None if (r := peer.request()) is None or answer_get(peer, r) else None) as server:
+    def handle(peer: Peer) -> None:
+        if (request := peer.request()) is not None:
+            answer_get(peer, request)
+
+    with OddServer(handle) as server:
         result = offer(server.url, **{"load.requests": 10})
         assert len(server.posts) == 10
     assert statuses(result.requests).keys() <= {"eof", "reset"}

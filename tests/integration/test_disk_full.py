@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from odd_servers import DONE, END, FINISH, STREAM_HEAD, OddServer, Peer, Request, answering, chunk
-from running import run_command
 
 from llmgen import open_run
+from odd_servers import DONE, END, FINISH, STREAM_HEAD, OddServer, Peer, Request, answering, chunk
+from running import run_command
 
 EVENTS = 100_000
 PIECE = chunk(b'data: {"choices":[{"delta":{"content":"a"}}]}\n\n' * 1000)

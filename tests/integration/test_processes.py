@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from odd_servers import DONE, FINISH, GOOD, STREAM_HEAD, OddServer, Peer, Request, always, answering, chunk, token
-from running import PATIENCE_S, check_run, llmgen_command, run_command, statuses
 
 from llmgen.columns import COUNTERS_DTYPE, Status
 from llmgen.control import CONTROL_BYTES, CONTROL_DTYPE
+from odd_servers import DONE, FINISH, GOOD, STREAM_HEAD, OddServer, Peer, Request, always, answering, chunk, token
+from running import PATIENCE_S, check_run, llmgen_command, run_command, statuses
 
 SOON_S = 30.0  # bound of every wait here; what is waited for takes one to ten seconds
 CANCEL_S = 5.0  # issue 2: after a signal, drain or cancel within 5 s
@@ -110,7 +110,7 @@ def wait_gone(pids: list[int], seconds: float) -> None:
         time.sleep(0.02)
 
 
-# -- interrupts ----------------------------------------------------------------------------------------------------------------
+# -- interrupts --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -198,12 +198,12 @@ def test_a_signal_before_the_start(tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
-# -- workers -------------------------------------------------------------------------------------------------------------------
+# -- workers -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGSTOP])
 def test_a_worker_that_dies_or_stops_is_noticed_and_named(ongoing, number):
-    """The others go on; what it had recorded counts, what it had in flight is lost, what it had not begun never sent."""
+    """The others go on; its records count, what it had in flight is lost, what it had not begun never sent."""
     run = ongoing(answering(long_or_short), "--workers", 2, "--duration", "3s", "--drain", "2s")
     run.wait_for(40)
     os.kill(run.workers[1], number)
@@ -254,7 +254,7 @@ def test_the_only_worker_dies(ongoing):
     assert any("worker 0 was killed by SIGKILL" in reason for reason in summary["verdict"]["reasons"])
 
 
-# -- the controller --------------------------------------------------------------------------------------------------------------
+# -- the controller ----------------------------------------------------------------------------------------------------
 
 
 def test_no_load_without_a_controller(ongoing):

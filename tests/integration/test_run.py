@@ -10,6 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+import llmgen
+from llmgen.columns import EventFlag, Flag, Kind, OutputSource, Status
+from llmgen.errors import ConfigError
 from odd_servers import (
     DONE,
     FINISH,
@@ -27,10 +31,6 @@ from odd_servers import (
     whole,
 )
 from running import check_run, environment, flags_of_short_run, run_command, statuses
-
-import llmgen
-from llmgen.columns import EventFlag, Flag, Kind, OutputSource, Status
-from llmgen.errors import ConfigError
 
 
 def test_a_plain_run(offer, endpoint):
@@ -109,7 +109,7 @@ def test_a_run_in_a_thread_needs_no_signals(offer, endpoint):
     assert results[0].summary.requests.succeeded == 20
 
 
-# -- what is sent ----------------------------------------------------------------------------------------------------------
+# -- what is sent ------------------------------------------------------------------------------------------------------
 
 
 def test_the_request_on_the_wire(offer, monkeypatch):
@@ -127,7 +127,9 @@ def test_the_request_on_the_wire(offer, monkeypatch):
         )
         posts = sorted(server.posts, key=lambda r: r.index)
     run_id = json.loads((result.directory / "run.json").read_text())["run_id"]
-    assert [post.header("x-request-id") for post in posts] == [f"{run_id[:8]}-{run_id[8:]}-4000-8000-{i:012}" for i in range(5)]
+    assert [post.header("x-request-id") for post in posts] == [
+        f"{run_id[:8]}-{run_id[8:]}-4000-8000-{i:012}" for i in range(5)
+    ]
     assert {uuid.UUID(post.header("x-request-id")).version for post in posts} == {4}
     for number, post in enumerate(posts):
         assert post.path == "/v1/chat/completions?api-version=7"
@@ -217,7 +219,7 @@ def test_a_server_that_answers_before_it_has_read(offer):
     assert set(result.requests["http_status"].tolist()) == {413}
 
 
-# -- kinds of load -----------------------------------------------------------------------------------------------------------
+# -- kinds of load -----------------------------------------------------------------------------------------------------
 
 
 def test_closed_loop(offer, serve):
@@ -310,7 +312,7 @@ def test_completions(offer, endpoint, streaming):
 
 
 def test_level_requests_keeps_the_metrics(offer, endpoint):
-    result = offer(endpoint.url, **{"record": "requests"})
+    result = offer(endpoint.url, record="requests")
     assert result.events is None
     assert not (result.directory / "events.npy").exists()
     latency = result.summary.latency
@@ -345,7 +347,7 @@ def test_user_stamps(offer, endpoint):
     np.testing.assert_array_equal(result.requests["first_token"], result.requests["first_token_user"])
 
 
-# -- connections ---------------------------------------------------------------------------------------------------------------
+# -- connections -------------------------------------------------------------------------------------------------------
 
 
 def test_idle_connections_are_reused_last_in_first_out(offer):
@@ -452,7 +454,7 @@ def test_a_name_with_a_dead_address_first(offer, monkeypatch):
     assert statuses(result.requests) == {"ok": 20}
 
 
-# -- how answers are read ------------------------------------------------------------------------------------------------------
+# -- how answers are read ----------------------------------------------------------------------------------------------
 
 
 def test_events_that_come_in_one_write_get_no_invented_spacing(offer):
@@ -526,7 +528,9 @@ def test_an_answer_cut_into_single_bytes(offer):
     assert statuses(result.requests) == {"ok": 2}
     assert (result.requests["token_events"] == 3).all()
     assert (result.requests["output_tokens"] == 3).all()
-    assert (result.requests["bytes_in"] == sum(map(len, (token("a "), token("b "), token("c "), FINISH, USAGE, DONE)))).all()
+    assert (
+        result.requests["bytes_in"] == sum(map(len, (token("a "), token("b "), token("c "), FINISH, USAGE, DONE)))
+    ).all()
 
 
 def test_a_missed_objective(endpoint, tmp_path):

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
 
 import numpy as np
 import pytest
-from driving import BODY, MS, S, Driven, Plan, committed
+
+from driving import BODY, MS, Driven, Plan, S, committed
+from llmgen.columns import EventFlag, Flag, Kind, Status, WorkerState
+from llmgen.control import ControlBlock
+from llmgen.plan import DYNAMIC
 from odd_servers import (
     DONE,
     END,
@@ -24,10 +29,6 @@ from odd_servers import (
     token,
 )
 
-from llmgen.columns import EventFlag, Flag, Kind, Status, WorkerState
-from llmgen.control import ControlBlock
-from llmgen.plan import DYNAMIC
-
 
 def numbered(peer: Peer, request: Request) -> None:
     """An answer that only this request can get: 1 + its index tokens."""
@@ -39,7 +40,7 @@ def check_numbered(rows: np.ndarray) -> None:
     np.testing.assert_array_equal(rows["token_events"], 1 + rows["index"])
 
 
-# -- pacing ------------------------------------------------------------------------------------------------------------------
+# -- pacing ------------------------------------------------------------------------------------------------------------
 
 
 def test_nothing_is_sent_before_it_is_due(tmp_path):
@@ -70,17 +71,16 @@ def test_segments_that_come_later(tmp_path):
     """The plan is written ahead of the clock; a worker that reaches its end waits for more."""
     plan = Plan(tmp_path / "plan")
     plan.write([0, 0])
-    with OddServer(answering(numbered)) as server:
-        with Driven(tmp_path, server.url, plan=plan, final=False) as driven:
-            driven.start()
-            driven.until(lambda: driven.counters["ended"][0] == 2)
-            assert driven.turn()  # goes on: the plan is not final
-            driven.control["plan_segments"] = plan.write([])
-            driven.control["plan_segments"] = plan.write([0, 10 * MS, 20 * MS])
-            driven.until(lambda: driven.counters["ended"][0] == 5)
-            assert driven.turn()
-            driven.control["plan_final"] = 1
-            rows = driven.run()
+    with OddServer(answering(numbered)) as server, Driven(tmp_path, server.url, plan=plan, final=False) as driven:
+        driven.start()
+        driven.until(lambda: driven.counters["ended"][0] == 2)
+        assert driven.turn()  # goes on: the plan is not final
+        driven.control["plan_segments"] = plan.write([])
+        driven.control["plan_segments"] = plan.write([0, 10 * MS, 20 * MS])
+        driven.until(lambda: driven.counters["ended"][0] == 5)
+        assert driven.turn()
+        driven.control["plan_final"] = 1
+        rows = driven.run()
     check_numbered(rows)
     assert rows["index"].tolist() == [0, 1, 2, 3, 4]
 
@@ -90,8 +90,8 @@ def test_a_plan_whose_file_is_missing_is_an_error(tmp_path):
     plan.write([0])
     with OddServer(always(GOOD)) as server, Driven(tmp_path, server.url, plan=plan, final=False) as driven:
         driven.control["plan_segments"] = 2
+        driven.start()
         with pytest.raises(OSError, match="the plan"):
-            driven.start()
             driven.until(lambda: False)
 
 
@@ -153,7 +153,7 @@ def test_the_end_of_the_offer(tmp_path):
 
 
 def test_stop_and_drain(tmp_path):
-    gate = stop_gate()
+    gate = threading.Event()
 
     def answer(peer: Peer, request: Request) -> None:
         if request.index == 0:
@@ -176,13 +176,7 @@ def test_stop_and_drain(tmp_path):
     assert rows["first_token"][0] > 0
 
 
-def stop_gate():
-    import threading
-
-    return threading.Event()
-
-
-# -- connections ---------------------------------------------------------------------------------------------------------------
+# -- connections -------------------------------------------------------------------------------------------------------
 
 
 def test_idle_connections_are_used_last_in_first_out(tmp_path):
@@ -207,12 +201,11 @@ def test_a_connection_that_the_server_closed_is_not_used(tmp_path):
         if (request := peer.request()) is not None:
             numbered(peer, request)
 
-    with OddServer(one_answer) as server:
-        with Driven(tmp_path, server.url, [0, 100 * MS, 200 * MS]) as driven:
-            driven.start()
-            driven.until(lambda: driven.counters["ended"][0] == 1)
-            driven.until(lambda: driven.counters["connections"][0] == 0)  # the EOF was seen
-            rows = driven.run()
+    with OddServer(one_answer) as server, Driven(tmp_path, server.url, [0, 100 * MS, 200 * MS]) as driven:
+        driven.start()
+        driven.until(lambda: driven.counters["ended"][0] == 1)
+        driven.until(lambda: driven.counters["connections"][0] == 0)  # the EOF was seen
+        rows = driven.run()
     check_numbered(rows)
     assert not (rows["flags"] & (Flag.reused | Flag.stale_resend)).any()
     assert driven.counters["stale_resends"][0] == 0
@@ -228,11 +221,10 @@ def test_a_stale_connection_gets_one_resend_and_no_second(tmp_path):
                 return
             numbered(peer, request)
 
-    with OddServer(handle) as server:
-        with Driven(tmp_path, server.url, [0, 50 * MS]) as driven:
-            driven.start()
-            rows = driven.run()
-            assert [post.index for post in server.posts] == [0, 1, 1]
+    with OddServer(handle) as server, Driven(tmp_path, server.url, [0, 50 * MS]) as driven:
+        driven.start()
+        rows = driven.run()
+        assert [post.index for post in server.posts] == [0, 1, 1]
     assert Status(int(rows["status"][0])) is Status.ok
     assert Status(int(rows["status"][1])) in (Status.eof, Status.reset)
     assert rows["flags"][1] & Flag.stale_resend
@@ -248,19 +240,18 @@ def test_no_resend_after_a_byte_of_the_answer(tmp_path):
                 return
             numbered(peer, request)
 
-    with OddServer(handle) as server:
-        with Driven(tmp_path, server.url, [0, 50 * MS]) as driven:
-            driven.start()
-            rows = driven.run()
-            assert len(server.posts) == 2
+    with OddServer(handle) as server, Driven(tmp_path, server.url, [0, 50 * MS]) as driven:
+        driven.start()
+        rows = driven.run()
+        assert len(server.posts) == 2
     assert Status(int(rows["status"][1])) is Status.eof
     assert rows["headers"][1] > 0
     assert not rows["flags"][1] & Flag.stale_resend
 
 
 def test_descriptors_that_are_used_again_within_a_batch(tmp_path):
-    """One batch sees the ends of connections, answers on others and sends that are due, and opens new ones. A number that
-    is closed must not be that of a new connection while events of the old one are still to come."""
+    """One batch sees the ends of connections, answers on others and what is due, and opens new ones. A number that is
+    closed must not be that of a new connection while events of the old one are still to come."""
     wave = 24
     due = [0] * wave + [150 * MS] * wave + [300 * MS] * wave
 
@@ -273,15 +264,14 @@ def test_descriptors_that_are_used_again_within_a_batch(tmp_path):
                 peer.reset()
                 return
 
-    with OddServer(handle) as server:
-        with Driven(tmp_path, server.url, due) as driven:
-            start = driven.start()
-            for after in (120 * MS, 270 * MS):
-                driven.until(lambda at=after: time.monotonic_ns() > start + at)
-                # now everything piles up: ends, resets and what is due
-                while time.monotonic_ns() < start + after + 60 * MS:
-                    time.sleep(0.005)
-            rows = driven.run()
+    with OddServer(handle) as server, Driven(tmp_path, server.url, due) as driven:
+        start = driven.start()
+        for after in (120 * MS, 270 * MS):
+            driven.until(lambda at=after: time.monotonic_ns() > start + at)
+            # now everything piles up: ends, resets and what is due
+            while time.monotonic_ns() < start + after + 60 * MS:
+                time.sleep(0.005)
+        rows = driven.run()
     good = rows[rows["status"] == Status.ok]
     np.testing.assert_array_equal(good["token_events"], 1 + good["index"])
     assert len(good) == len(rows) == 3 * wave
@@ -345,7 +335,7 @@ def test_a_connect_that_is_never_answered_times_out(tmp_path):
     assert (rows["end"] - rows["connect_start"] >= 200 * MS).all()
 
 
-# -- answers -------------------------------------------------------------------------------------------------------------------
+# -- answers -----------------------------------------------------------------------------------------------------------
 
 
 def read_events(driven: Driven) -> np.ndarray:
@@ -433,7 +423,16 @@ def test_an_answer_byte_by_byte_is_the_same(tmp_path):
             (row,) = driven.run()
             found.append((row, read_events(driven)))
     (one, events), (other, others) = found
-    for name in ("status", "http_status", "events", "token_events", "output_tokens", "input_tokens", "bytes_in", "finish_reason"):
+    for name in (
+        "status",
+        "http_status",
+        "events",
+        "token_events",
+        "output_tokens",
+        "input_tokens",
+        "bytes_in",
+        "finish_reason",
+    ):
         assert one[name] == other[name], name
     np.testing.assert_array_equal(events["kind"], others["kind"])
     np.testing.assert_array_equal(events["tokens"], others["tokens"])
@@ -472,7 +471,7 @@ def test_level_requests_writes_no_events(tmp_path):
     assert not list((tmp_path / "worker-0").glob("events-*"))
 
 
-# -- timeouts ------------------------------------------------------------------------------------------------------------------
+# -- timeouts ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -526,11 +525,14 @@ def test_waiting_for_a_connection_ends_with_the_total_timeout(tmp_path):
     assert (rows["send"][1:] == -1).all()
 
 
-# -- records -------------------------------------------------------------------------------------------------------------------
+# -- records -----------------------------------------------------------------------------------------------------------
 
 
 def test_rows_are_on_disk_while_requests_are_under_way(tmp_path):
-    with OddServer(answering(lambda peer, _: peer.until_closed())) as server, Driven(tmp_path, server.url, [0, 0]) as driven:
+    with (
+        OddServer(answering(lambda peer, _: peer.until_closed())) as server,
+        Driven(tmp_path, server.url, [0, 0]) as driven,
+    ):
         driven.start()
         driven.until(lambda: len(server.posts) == 2)
         rows = committed(tmp_path / "worker-0", "requests")
