@@ -19,13 +19,31 @@ def affinity() -> list[int]:
     return sorted(os.sched_getaffinity(0))
 
 
+def own_groups() -> list[Path]:
+    """Folders of this process's control group and those above it (cgroup v2); each may set a limit."""
+    root = Path("/sys/fs/cgroup")
+    try:
+        lines = Path("/proc/self/cgroup").read_text().splitlines()
+        own = next(line[3:] for line in lines if line.startswith("0::")).strip("/")
+    except (OSError, StopIteration):
+        own = ""
+    # a path that leads out of our namespace ("/../x") is not to be seen here
+    folder = root / own if own and ".." not in own else root
+    return [folder, *(parent for parent in folder.parents if parent.is_relative_to(root))]
+
+
 def quota_cores() -> float | None:
     """Cores that the control group allows, None if it sets no limit (cgroup v2 cpu.max, v1 cfs quota)."""
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return None if quota == "max" else int(quota) / int(period)
-    except (OSError, ValueError):
-        pass
+    limits = []
+    for folder in own_groups():
+        try:
+            quota, period = (folder / "cpu.max").read_text().split()
+            if quota != "max":
+                limits.append(int(quota) / int(period))
+        except (OSError, ValueError):
+            continue
+    if limits:
+        return min(limits)
     try:
         base = Path("/sys/fs/cgroup/cpu")
         quota_us = int((base / "cpu.cfs_quota_us").read_text())
@@ -53,12 +71,18 @@ def raise_descriptor_limit() -> int:
     return 1 << 30 if soft == resource.RLIM_INFINITY else soft
 
 
-def ephemeral_ports() -> int:
-    """Local ports for connections to one destination from one source address."""
+def port_range() -> tuple[int, int]:
+    """First and last local port that connect may choose."""
     try:
         low, high = (int(n) for n in Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
     except (OSError, ValueError):
-        return 28232  # 32768 to 60999, the kernel's default
+        return 32768, 60999  # the kernel's default
+    return low, high
+
+
+def ephemeral_ports() -> int:
+    """Local ports for connections to one destination from one source address."""
+    low, high = port_range()
     return high - low + 1
 
 

@@ -24,7 +24,12 @@ ANSWER_WAIT_S: Final = 5.0  # a server under load may be slow to list its models
 MOST_BYTES: Final = 1 << 20
 OURS: Final = ("accept", "user-agent")  # headers of the question that the user's do not replace
 # What a peer's SETTINGS say (RFC 9113, 6.5.2); what it leaves out has the RFC's default.
-SETTINGS: Final = {3: "max_concurrent_streams", 4: "initial_window_size", 5: "max_frame_size", 6: "max_header_list_size"}
+SETTINGS: Final = {
+    3: "max_concurrent_streams",
+    4: "initial_window_size",
+    5: "max_frame_size",
+    6: "max_header_list_size",
+}
 NO_CERTIFICATE: Final = "the server requires a client certificate; name yours with --cert FILE and --key FILE"
 
 
@@ -104,7 +109,7 @@ def _connect(target: Target, timeout_s: float, context: ssl.SSLContext | None) -
     until = time.monotonic() + timeout_s
     for address in target.addresses:
         try:
-            raw = _open(address, target.sources, max(0.05, until - time.monotonic()))
+            raw = open_stream(address, target.sources, max(0.05, until - time.monotonic()))
         except OSError as error:
             failure = error
             continue
@@ -114,11 +119,12 @@ def _connect(target: Target, timeout_s: float, context: ssl.SSLContext | None) -
             return context.wrap_socket(raw, server_hostname=target.host)
         except (OSError, ssl.SSLError, ValueError) as error:
             raw.close()
-            raise TargetError(_tls_text(target, error)) from None
-    raise TargetError(_connect_text(target, failure))
+            raise TargetError(tls_text(target, error)) from None
+    raise TargetError(connect_text(target, failure))
 
 
-def _open(address: Address, local: Sequence[Address], timeout_s: float) -> socket.socket:
+def open_stream(address: Address, local: Sequence[Address], timeout_s: float) -> socket.socket:
+    """A connection to `address`, from the first of the local addresses that has its family. OSError."""
     family = {"inet": socket.AF_INET, "inet6": socket.AF_INET6, "unix": socket.AF_UNIX}[address[0]]
     raw = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -137,7 +143,7 @@ def _open(address: Address, local: Sequence[Address], timeout_s: float) -> socke
     return raw
 
 
-def _connect_text(target: Target, error: OSError | None) -> str:
+def connect_text(target: Target, error: OSError | None) -> str:
     if isinstance(error, ConnectionRefusedError):
         return f"{target.url}: connection refused; is the server up, and is this its port?"
     if isinstance(error, FileNotFoundError):
@@ -148,7 +154,7 @@ def _connect_text(target: Target, error: OSError | None) -> str:
     return f"{target.url}: cannot be reached: {reason}; check the address"
 
 
-def _tls_text(target: Target, error: Exception) -> str:
+def tls_text(target: Target, error: Exception) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return (
             f"{target.url}: the certificate is not trusted: {error.verify_message}; "
@@ -268,7 +274,7 @@ def _exchange(stream: socket.socket, target: Target, request: bytes) -> Any:
         return
     except ssl.SSLError as error:
         if not isinstance(error, ssl.SSLEOFError):
-            raise TargetError(_tls_text(target, error)) from None
+            raise TargetError(tls_text(target, error)) from None
     except OSError:
         if not isinstance(stream, ssl.SSLSocket):
             return

@@ -10,6 +10,7 @@ from typing import NoReturn
 
 import click
 
+from llmgen.cli.check import check_command
 from llmgen.cli.demo import demo_command
 from llmgen.cli.export import export_command
 from llmgen.cli.listing import list_command
@@ -28,7 +29,7 @@ def command() -> None:
     """Open-loop load for LLM inference endpoints, with every token stamped at the socket."""
 
 
-COMMANDS = (run_command, demo_command, serve_command, report_command, list_command, export_command)
+COMMANDS = (run_command, check_command, demo_command, serve_command, report_command, list_command, export_command)
 for each in COMMANDS:
     command.add_command(each)
 
