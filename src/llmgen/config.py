@@ -22,6 +22,7 @@ import msgspec
 from llmgen.credentials import is_reference, is_secret_name
 from llmgen.decoding import Cut, Protocol, Rate, Seconds, closest, decode, no_duplicates, wrong
 from llmgen.errors import ConfigError
+from llmgen.flags import FLAGS as FLAGS  # which key has which flag is part of the configuration
 from llmgen.mixes import MIXES
 
 CONFIG_SCHEMA: Final = "llmgen.config/1"
@@ -365,6 +366,9 @@ def merge(config: RunConfig, flags: Mapping[str, Any]) -> RunConfig:
     for key, value in flags.items():
         parts = tuple(key.split("."))
         _put(tree, parts, value)
+        if parts in (("workload", "input"), ("workload", "output")):
+            for one in (tree["workload"], *classes.values()):
+                one.pop("lengths", None)  # pairs would take the place of both
         for klass in classes.values():
             if parts in _OVER_CLASSES:
                 klass.pop(_OVER_CLASSES[parts], None)
@@ -405,80 +409,6 @@ def plain(config: RunConfig) -> dict[str, Any]:
 
 
 HIDDEN: Final = "***"
-
-# Every key of `llmgen run`'s flags; cli/run.py makes the options, docs/configuration.md lists them (a test compares).
-FLAGS: Final[Mapping[str, str]] = {
-    "target.urls": "--url",
-    "target.api": "--api",
-    "target.path": "--path",
-    "target.query": "--query",
-    "target.model": "--model",
-    "target.headers": "--header",
-    "target.api_key_env": "--api-key-env",
-    "target.api_key_command": "--api-key-command",
-    "target.http": "--http",
-    "target.balance": "--balance",
-    "target.connect_to": "--connect-to",
-    "target.insecure": "--insecure",
-    "target.ca": "--ca",
-    "target.cert": "--cert",
-    "target.key": "--key",
-    "load.arrival": "--arrival",
-    "load.rate": "--rate",
-    "load.concurrency": "--concurrency",
-    "load.trace.file": "--trace",
-    "load.trace.format": "--trace-format",
-    "load.trace.scale": "--trace-scale",
-    "load.trace.rate_scale": "--trace-rate-scale",
-    "load.trace.jitter": "--trace-jitter",
-    "load.trace.window": "--trace-window",
-    "load.trace.loop": "--trace-loop",
-    "load.duration": "--duration",
-    "load.requests": "--requests",
-    "load.warmup": "--warmup",
-    "load.cooldown": "--cooldown",
-    "load.drain": "--drain",
-    "load.normalize": "--normalize",
-    "workload.mix": "--mix",
-    "workload.input": "--input-tokens",
-    "workload.output": "--output-tokens",
-    "workload.prefix.tokens": "--prefix-tokens",
-    "workload.prefix.pool": "--prefix-pool",
-    "workload.data.file": "--data",
-    "workload.data.format": "--data-format",
-    "workload.tokenizer": "--tokenizer",
-    "workload.body": "--body",
-    "workload.stream": "--no-stream",
-    "workload.exact_output": "--exact-output",
-    "workload.max_tokens_field": "--max-tokens-field",
-    "client.workers": "--workers",
-    "client.connections": "--connections",
-    "client.streams_per_connection": "--streams-per-connection",
-    "client.preconnect": "--preconnect",
-    "client.source_addresses": "--source-address",
-    "client.timeouts.connect": "--timeout-connect",
-    "client.timeouts.first_token": "--timeout-first-token",
-    "client.timeouts.idle": "--timeout-idle",
-    "client.timeouts.total": "--timeout-total",
-    "client.patience": "--patience",
-    "client.stamps": "--stamps",
-    "client.spin": "--spin",
-    "client.pin": "--no-pin",
-    "client.http2_engine": "--http2-engine",
-    "client.traceparent": "--traceparent",
-    "client.retries": "--retries",
-    "client.abort_on": "--abort-on",
-    "slo": "--slo",
-    "verdict": "--verdict",
-    "record": "--record",
-    "keep_bodies": "--keep-bodies",
-    "prices.max_cost": "--max-cost",
-    "seed": "--seed",
-    "name": "--name",
-    "tags": "--tag",
-    "note": "--note",
-    "out": "--out",
-}
 
 
 def redact(config: RunConfig) -> dict[str, Any]:

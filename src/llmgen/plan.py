@@ -8,12 +8,16 @@ list of spans; rows are sorted by due time over all segments. A segment is compl
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import shutil
+import tempfile
+import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,25 +70,51 @@ class Head:
     paths: tuple[str, ...]  # request target (path and query), one a target
 
 
+SPOOL_BYTES: Final = 32 << 20  # of static bytes kept in memory; more (own data) waits in a file
+DEDUPLICATED_BYTES: Final = 1 << 16  # larger pieces are not looked for among the former ones
+DIGEST_BYTES: Final = 32
+
+
 class StaticBytes:
     """Collects what goes into static.bin: shared bytes, each stored once."""
 
     def __init__(self) -> None:
         self._pieces: list[bytes] = []
+        self._held = 0  # bytes of the pieces
+        self._file: IO[bytes] | None = None  # the pieces before them
         self._known: dict[bytes, int] = {}
         self.size = 0
 
     def add(self, data: bytes) -> int:
         """Offset of `data` in static.bin."""
-        offset = self._known.get(data)
+        short = len(data) <= DEDUPLICATED_BYTES
+        # Digests, so that what is kept for looking up does not grow with the data.
+        key = data if len(data) <= DIGEST_BYTES else hashlib.blake2b(data, digest_size=DIGEST_BYTES).digest()
+        offset = self._known.get(key) if short else None
         if offset is None:
-            offset = self._known[data] = self.size
+            offset = self.size
+            if short:
+                self._known[key] = offset
             self._pieces.append(data)
+            self._held += len(data)
             self.size += len(data)
+            if self._held > SPOOL_BYTES:
+                self._spool()
         return offset
+
+    def _spool(self) -> None:
+        if self._file is None:
+            self._file = tempfile.TemporaryFile()  # noqa: SIM115  # closed below
+            weakref.finalize(self, self._file.close)
+        self._file.writelines(self._pieces)
+        self._pieces.clear()
+        self._held = 0
 
     def write(self, path: Path) -> None:
         with path.open("wb") as file:
+            if self._file is not None:
+                self._file.seek(0)
+                shutil.copyfileobj(self._file, file, 1 << 20)
             file.writelines(self._pieces)
 
 

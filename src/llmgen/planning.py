@@ -8,6 +8,7 @@ workers only decides whose a row is.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -18,33 +19,51 @@ from numpy.typing import NDArray
 from llmgen import dialects, schedule
 from llmgen.config import RunConfig
 from llmgen.draws import DRAW_BLOCK
+from llmgen.errors import ConfigError
 from llmgen.plan import ANY_TARGET, NO_SESSION, PLAN_DTYPE, Head, PlanWriter, StaticBytes
-from llmgen.workload import traces
-from llmgen.workload.bodies import BodyBuilder
-from llmgen.workload.mix import Mix, RequestClass, request_classes
+from llmgen.workload import tokenizers, traces
+from llmgen.workload.bodies import BodyBuilder, Source
+from llmgen.workload.datasets import Dataset
+from llmgen.workload.mix import Draws, Given, Mix, RequestClass, request_classes
+from llmgen.workload.pieces import clipped
+from llmgen.workload.prefixes import SharedPrefixes
 from llmgen.workload.prompts import SyntheticPrompts
+from llmgen.workload.requestlog import LogBodies
+from llmgen.workload.tokenizers import Tokens
+from llmgen.workload.traces import TraceBlock
+from llmgen.workload.traces.mapping import DROPPED, ClassMap, ModelMap
+from llmgen.workload.traces.mapping import check as check_mapping
+from llmgen.workload.traces.rows import joined
 
 # The first segment is small so that the start need not wait for more; the others are large enough that files are few
 # (16 for a million requests) and small enough that one is made in some 40 ms and 20 MB.
 FIRST_SEGMENT_ROWS: Final = DRAW_BLOCK
 SEGMENT_ROWS: Final = 4 * DRAW_BLOCK
 
-Pair = tuple[NDArray[np.int64], NDArray[np.int64]]
-Block = tuple[NDArray[np.int64], Pair | None]  # due, and the lengths (input, output) of a trace
+Block = tuple[NDArray[np.int64], TraceBlock | None]  # due, and what a trace tells of the requests
 
 
 class PlanBuilder:
     """Writes the plan of `config` into `directory` for `workers` workers; row i is for worker i mod workers.
 
-    `model` is the name to use where the configuration gives none; without either, bodies name no model. ConfigError,
-    before anything is written, for a configuration that cannot work; a broken row of a trace is a ConfigError of the
-    `write_next` that meets it.
+    `model` is the name to use where the configuration gives none; without either, bodies name no model. `tokens` are
+    the words to use where they are known already (calibrated with the server). ConfigError, before anything is
+    written, for a configuration that cannot work; a broken row of a trace is a ConfigError of the `write_next` that
+    meets it.
     """
 
-    def __init__(self, config: RunConfig, directory: Path, workers: int, model: str | None = None) -> None:
-        self.schedule = schedule.check(config.load)
-        self.dialect = dialects.get(config.target.api)
-        self.classes: list[RequestClass] = request_classes(config, self.dialect, model)
+    def __init__(
+        self,
+        config: RunConfig,
+        directory: Path,
+        workers: int,
+        model: str | None = None,
+        tokens: Tokens | None = None,
+    ) -> None:
+        self.requests = Requests(config, model, tokens)
+        self.schedule = self.requests.schedule
+        self.dialect = self.requests.dialect
+        self.classes = self.requests.classes
         self.heads = _heads(config, self.dialect, self.classes)
         self.last_due_ns = 0  # of the rows written; 0 in a closed loop
         self.planned_input = 0  # tokens, of the rows written
@@ -53,11 +72,13 @@ class PlanBuilder:
         self.finished = False
         self._workers = workers
         self._target = 0 if len(config.target.urls) <= 1 else ANY_TARGET
-        self._mix = Mix(self.classes, config.seed)
         static = StaticBytes()
-        prompts = SyntheticPrompts(config.seed, static)
-        self._bodies = BodyBuilder(self._mix.frames, prompts, static)
-        self._blocks = _Regrouped(_blocks(config, self.schedule))
+        tokens = self.requests.tokens
+        prompts = SyntheticPrompts(config.seed, static, tokens.vocabulary)
+        sources = _sources(self.requests, prompts, static)
+        self._bodies = BodyBuilder(self.requests.mix.frames, prompts, static, sources)
+        self._log = LogBodies(config, self.dialect, self.classes)
+        self._template_tokens = tokens.vocabulary.template_tokens
         self._writer = PlanWriter(directory, static, self.heads)
 
     @property
@@ -79,11 +100,10 @@ class PlanBuilder:
         """
         if self.finished:
             return 0
-        first = self.rows_written
-        due, lengths = self._blocks.take(SEGMENT_ROWS if first else FIRST_SEGMENT_ROWS)
-        if len(due):
-            self._write_rows(first, due, lengths)
-        if self._blocks.exhausted():
+        drawn = self.requests.next_block(SEGMENT_ROWS if self.rows_written else FIRST_SEGMENT_ROWS)
+        if len(drawn.due):
+            self._write_rows(drawn)
+        if self.requests.exhausted():
             self.finished = True
             self._writer.finish(
                 {
@@ -96,16 +116,22 @@ class PlanBuilder:
                     ],
                 }
             )
-        return len(due)
+        return len(drawn.due)
 
     def write_all(self) -> None:
         """All segments. Never returns for an endless schedule."""
         while self.write_next():
             pass
 
-    def _write_rows(self, first: int, due: NDArray[np.int64], lengths: Pair | None) -> None:
-        drawn = self._mix.draw(first, len(due), lengths)
-        bodies = self._bodies.build(first, drawn)
+    def _write_rows(self, block: RequestBlock) -> None:
+        first, due, drawn, told = self.rows_written, block.due, block.drawn, block.told
+        if told is not None and told.bodies is not None:
+            bodies = self._log.build(told.bodies, drawn)
+        else:
+            pieces = None if told is None else told.pieces
+            if pieces is not None and self._template_tokens:
+                pieces = clipped(pieces, drawn.planned_input - self._template_tokens)
+            bodies = self._bodies.build(first, drawn, pieces)
         index = np.arange(first, first + len(due))
         rows = np.zeros(len(due), PLAN_DTYPE)
         rows["due"], rows["index"] = due, index
@@ -116,11 +142,122 @@ class PlanBuilder:
         rows["session"] = NO_SESSION
         rows["planned_input"], rows["planned_output"] = drawn.planned_input, drawn.planned_output
         rows["body_bytes"] = bodies.size
+        _check_sizes(bodies.span_count, bodies.size)
         self._writer.write(rows, bodies.spans, bodies.own_bytes)
         self.last_due_ns = max(0, int(due[-1]))
         self.planned_input += int(drawn.planned_input.sum())
         self.planned_output += int(np.maximum(drawn.planned_output, 0).sum())
         self.rows_by_class += np.bincount(drawn.klass, minlength=len(self.classes))
+
+
+def _check_sizes(spans: NDArray[np.int64], size: NDArray[np.int64]) -> None:
+    """What PLAN_DTYPE cannot hold: 65,535 spans (a million tokens in blocks of 16) and 4 GB a body."""
+    for values, name, what in ((spans, "span_count", "pieces"), (size, "body_bytes", "bytes")):
+        most = int(np.iinfo(PLAN_DTYPE[name]).max)
+        if len(values) and int(values.max()) > most:
+            raise ConfigError(f"workload: a request of {int(values.max())} {what}; at most {most} can be planned")
+
+
+@dataclass(frozen=True)
+class RequestBlock:
+    """Consecutive requests before their bodies: when, what kind and how long; and what a trace tells of them."""
+
+    due: NDArray[np.int64]
+    drawn: Draws
+    told: TraceBlock | None
+
+
+class Requests:
+    """The requests of a configuration in order, block by block; what a plan is written from and a preview counts."""
+
+    def __init__(self, config: RunConfig, model: str | None = None, tokens: Tokens | None = None) -> None:
+        workload, trace = config.workload, config.load.trace
+        self.config = config
+        self.schedule = schedule.check(config.load)
+        self.dialect = dialects.get(config.target.api)
+        self.classes: list[RequestClass] = request_classes(config, self.dialect, model)
+        self.tokens = tokens or tokenizers.load(workload.tokenizer, workload.template_tokens)
+        self.mix = Mix(self.classes, config.seed, self.tokens.vocabulary.template_tokens)
+        self.drawn = 0  # requests so far
+        names = [one.name for one in self.classes]
+        if trace is not None:
+            check_mapping(trace, names)
+            self._class_map, self._model_map = ClassMap(trace, names), ModelMap(trace.models)
+        self._blocks = _Regrouped(self._all_blocks())
+
+    def next_block(self, rows: int) -> RequestBlock:
+        """The next `rows` requests, fewer at the end."""
+        due, told = self._blocks.take(rows)
+        given = None
+        if told is not None:
+            given = Given(
+                told.input,
+                told.output,
+                self._class_map.numbers(told.klass, len(told)),
+                self._model_map.numbers(told.model),
+                self._model_map.names,
+            )
+        drawn = self.mix.draw(self.drawn, len(due), given)
+        self.drawn += len(due)
+        return RequestBlock(due, drawn, told)
+
+    def exhausted(self) -> bool:
+        return self._blocks.exhausted()
+
+    def _all_blocks(self) -> Iterator[Block]:
+        load = self.config.load
+        if load.trace is None:
+            return ((due, None) for due in schedule.due_blocks(load, self.config.seed))
+        return self._replayed(traces.replayed(load.trace, self.config.seed), load.trace.scale)
+
+    def _replayed(self, blocks: Iterator[TraceBlock], scale: float) -> Iterator[Block]:
+        """Rows due below the duration, as many as were asked for; no length below 1: nothing can be sent for it."""
+        left, duration_ns = self.schedule.requests, self.schedule.duration_ns
+        for block in blocks:
+            ended = False
+            if duration_ns is not None:
+                size = int(np.searchsorted(schedule.replay_due(block.t_ns, scale), duration_ns, side="left"))
+                ended = size < len(block)
+                block = block.take(np.arange(size)) if ended else block
+            dropped = self._class_map.numbers(block.klass, len(block)) == DROPPED
+            if dropped.any():
+                block = block.take(np.flatnonzero(~dropped))
+            if left is not None:
+                block = block.take(np.arange(left)) if len(block) > left else block
+                left -= len(block)
+            inputs, outputs = np.maximum(block.input, 1), np.maximum(block.output, 1)
+            if block.bodies is not None:
+                self._check_paths(block)
+                outputs = np.where(block.output > 0, block.output, -1)  # the body asks for no limit
+            yield schedule.replay_due(block.t_ns, scale), replace(block, input=inputs, output=outputs)
+            if ended or left == 0:
+                return
+
+    def _check_paths(self, block: TraceBlock) -> None:
+        """ConfigError for a logged request that was sent to another endpoint than this run's."""
+        labels = block.klass
+        used = [] if labels is None else [labels.names[code] for code in np.unique(labels.codes).tolist() if code >= 0]
+        endpoint = self.config.target.path or self.dialect.path
+        for path in used:
+            if path.partition("?")[0] != endpoint.partition("?")[0]:
+                raise ConfigError(
+                    f"load.trace.file: holds requests to {path!r}, this run's are to {endpoint!r}; leave them out with "
+                    f'load.trace.classes: {{"{path}": null}}, or set target.path'
+                )
+
+
+def _sources(requests: Requests, prompts: SyntheticPrompts, static: StaticBytes) -> dict[int, Source]:
+    """Where the prompts of the classes come from that are not plain synthetic ones, by the class's number."""
+    found: dict[int, Source] = {}
+    for number, one in enumerate(requests.classes):
+        key = f"workload.mix.{one.name}.data" if requests.config.workload.mix else "workload.data"
+        if one.data is not None:
+            messages = requests.dialect.prompt_field == "messages"
+            data = Dataset(one.data, key, prompts, static, messages=messages, count=requests.tokens.count)
+            found[number] = requests.mix.data[number] = data
+        elif one.prefix is not None:
+            found[number] = SharedPrefixes(one.prefix, one.name, prompts, static)
+    return found
 
 
 def endpoint_paths(config: RunConfig, dialect: dialects.Dialect) -> tuple[str, ...]:
@@ -138,29 +275,6 @@ def endpoint_paths(config: RunConfig, dialect: dialects.Dialect) -> tuple[str, .
 def _heads(config: RunConfig, dialect: dialects.Dialect, classes: list[RequestClass]) -> list[Head]:
     paths = endpoint_paths(config, dialect)
     return [Head(number, one.stream, paths) for number, one in enumerate(classes)]
-
-
-def _blocks(config: RunConfig, plan: schedule.Schedule) -> Iterator[Block]:
-    load = config.load
-    if load.trace is None:
-        return ((due, None) for due in schedule.due_blocks(load, config.seed))
-    return _replayed(traces.replayed(load.trace, config.seed), load.trace.scale, plan)
-
-
-def _replayed(blocks: Iterator[traces.TraceBlock], scale: float, plan: schedule.Schedule) -> Iterator[Block]:
-    """Rows due below the duration, as many as were asked for; no length below 1, since nothing can be sent for it."""
-    left = plan.requests
-    for block in blocks:
-        due = schedule.replay_due(block.t_ns, scale)
-        size = len(due)
-        if plan.duration_ns is not None:
-            size = int(np.searchsorted(due, plan.duration_ns, side="left"))
-        if left is not None:
-            size = min(size, left)
-            left -= size
-        yield due[:size], (np.maximum(block.input[:size], 1), np.maximum(block.output[:size], 1))
-        if size < len(due) or left == 0:
-            return
 
 
 class _Regrouped:
@@ -190,13 +304,11 @@ class _Regrouped:
         if not self._held:
             return np.empty(0, np.int64), None
         due = np.concatenate([block[0] for block in self._held])
-        lengths: Pair | None = None
-        pairs = [block[1] for block in self._held if block[1] is not None]
-        if pairs:
-            lengths = (np.concatenate([p[0] for p in pairs]), np.concatenate([p[1] for p in pairs]))
+        blocks = [block[1] for block in self._held if block[1] is not None]
+        told = joined(blocks) if blocks else None
         self._held = []
         self._rows = max(0, len(due) - rows)
         if self._rows:
-            rest = None if lengths is None else (lengths[0][rows:], lengths[1][rows:])
-            self._held = [(due[rows:], rest)]
-        return due[:rows], None if lengths is None else (lengths[0][:rows], lengths[1][:rows])
+            self._held = [(due[rows:], None if told is None else told.take(np.arange(rows, len(due))))]
+            told = None if told is None else told.take(np.arange(rows))
+        return due[:rows], told

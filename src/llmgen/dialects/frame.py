@@ -54,6 +54,7 @@ class Ask:
     max_tokens_field: str | None = None  # None: the dialect's
     overrides: dict[str, Any] = field(default_factory=dict)  # `body:`, merged last
     key: str = "workload.body"  # where the overrides stand, for errors
+    whole_prompt: bool = False  # the slot takes the prompt field's whole JSON value, not a text inside it
 
 
 def merge(base: Any, patch: Any) -> Any:
@@ -118,7 +119,7 @@ def build(members: dict[str, Any], prompt_field: str, around: tuple[bytes, bytes
     for number, (name, value) in enumerate(merged.items()):
         pieces.append((b"," if number else b"") + encode(name, ask.key) + b":")
         if value is Slot.prompt:
-            pieces += [around[0], Slot.prompt, around[1]]
+            pieces += [Slot.prompt] if ask.whole_prompt else [around[0], Slot.prompt, around[1]]
         else:
             pieces.append(value if isinstance(value, Slot) else encode(value, f"{ask.key}.{name}"))
     pieces.append(b"}")

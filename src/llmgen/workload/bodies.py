@@ -6,13 +6,16 @@ frame's end (static, or the segment's own if the frame has a slot behind the pro
 
 Requests with the same frame and the same number of digits in planned_output have bytes of one width: each such group is
 one two-dimensional array whose constant columns are filled at once.
+
+Prompts that are not plain (shared beginnings, a trace's pieces, own data) come as spans of their own, between the two.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -20,7 +23,9 @@ from numpy.typing import DTypeLike, NDArray
 from llmgen.dialects import Frame, Slot
 from llmgen.plan import SOURCE_SEGMENT, SOURCE_STATIC, SPAN_DTYPE, Spans, StaticBytes
 from llmgen.workload.mix import Draws
-from llmgen.workload.prompts import UNIQUE_BYTES, SyntheticPrompts
+from llmgen.workload.pieces import PiecePrompts
+from llmgen.workload.prompts import Ints, Parts, SyntheticPrompts, interleaved, places
+from llmgen.workload.traces.rows import Pieces
 
 _DIGIT_BITS: Final = 4
 # 1 has one digit, 10 two, …; -1 (no limit asked) has none.
@@ -48,11 +53,30 @@ class _Layout:
     after: tuple[bytes | Slot, ...]  # of a tail with a slot
 
 
-class BodyBuilder:
-    """Puts frames and pool into the static bytes once; then builds bodies block by block."""
+class Source(Protocol):
+    """Makes the prompts of some classes; the rows are places among the requests first, first + 1 …"""
 
-    def __init__(self, frames: list[Frame], prompts: SyntheticPrompts, static: StaticBytes) -> None:
+    def build(self, first: int, rows: Ints, lengths: Ints) -> Parts: ...
+
+
+class BodyBuilder:
+    """Puts frames and pool into the static bytes once; then builds bodies block by block.
+
+    `sources` are those of the classes whose prompts are not plain synthetic ones, by the class's number.
+    """
+
+    def __init__(
+        self,
+        frames: list[Frame],
+        prompts: SyntheticPrompts,
+        static: StaticBytes,
+        sources: Mapping[int, Source] | None = None,
+    ) -> None:
         self._prompts = prompts
+        self._pieces = PiecePrompts(prompts)
+        self._sources = dict(sources or {})
+        self._head_bytes = prompts.vocabulary.head_bytes
+        self._template_tokens = prompts.vocabulary.template_tokens  # of the planned input, not of the prompt's own
         self._layouts = [_lay_out(frame, static) for frame in frames]
         self._heads = np.array([layout.head for layout in self._layouts], SPAN_DTYPE)
         self._tails = np.array([layout.tail for layout in self._layouts], SPAN_DTYPE)
@@ -60,8 +84,71 @@ class BodyBuilder:
         # Rows are grouped by frame and digits; 16 bits sort by radix.
         self._group_type = np.uint16 if len(frames) << _DIGIT_BITS < 1 << 16 else np.int64
 
-    def build(self, first: int, draws: Draws) -> Bodies:
-        """The bodies of requests first, first + 1 … as drawn; valid until the next call, which reuses the memory."""
+    def build(self, first: int, draws: Draws, pieces: Pieces | None = None) -> Bodies:
+        """The bodies of requests first, first + 1 … as drawn, their prompts made of the trace's `pieces` if there are.
+
+        Valid until the next call, which reuses the memory.
+        """
+        if self._template_tokens:
+            draws = replace(draws, planned_input=np.maximum(draws.planned_input - self._template_tokens, 1))
+        if pieces is not None:
+            parts = self._pieces.build(first, pieces, draws.planned_input)
+        elif self._sources:
+            parts = self._sourced(first, draws)
+        else:
+            return self._synthetic(first, draws)
+        head, own, tail, own_bytes = self._around(draws, None)
+        spans = parts.spans.copy()
+        spans["offset"][spans["source"] == SOURCE_SEGMENT] += len(own_bytes)
+        own_bytes = np.concatenate([own_bytes, parts.own])
+        # A frame that has no slot before its prompt has no bytes of its own there.
+        counts = (own["size"] > 0).astype(np.int64)
+        before = interleaved([(head, np.ones(len(head), np.int64)), (own[counts > 0], counts)])
+        whole, span_count = interleaved([before, (spans, parts.counts), (tail, np.ones(len(tail), np.int64))])
+        ends = np.cumsum(span_count)
+        upto = np.concatenate([[0], np.cumsum(whole["size"], dtype=np.int64)])
+        return Bodies(whole, ends - span_count, span_count, upto[ends] - upto[ends - span_count], own_bytes)
+
+    def _synthetic(self, first: int, draws: Draws) -> Bodies:
+        """Plain prompts: the beginning lies in the same bytes as the limits before it."""
+        vocabulary = self._prompts.vocabulary
+        head, own, tail, own_bytes = self._around(draws, self._prompts.beginnings(first, len(draws.frame)))
+        if vocabulary.head_words > 1:
+            own["size"] -= (np.maximum(vocabulary.head_words - draws.planned_input, 0) * vocabulary.step).astype(
+                np.uint32
+            )
+        text = self._prompts.text(first, np.maximum(draws.planned_input - vocabulary.head_words, 0))
+        return _joined(head, own, text, tail, own_bytes, self._spans)
+
+    def _sourced(self, first: int, draws: Draws) -> Parts:
+        """The prompts of a block whose classes make theirs in different ways."""
+        count = len(draws.klass)
+        counts, found, own = np.zeros(count, np.int64), [], []
+        offset = 0
+        kinds = [(self._sources.get(k), np.flatnonzero(draws.klass == k)) for k in np.unique(draws.klass).tolist()]
+        for source, rows in kinds:
+            lengths = draws.planned_input[rows]
+            if source is not None:
+                parts = source.build(first, rows, lengths)
+            else:
+                starts = self._prompts.starts(first, count)[rows]
+                parts = self._prompts.opened(first + rows, starts, lengths, spaced=False)
+            parts.spans["offset"][parts.spans["source"] == SOURCE_SEGMENT] += offset
+            offset += len(parts.own)
+            counts[rows] = parts.counts
+            found.append((rows, parts))
+            own.append(parts.own)
+        start = np.cumsum(counts) - counts
+        spans = np.empty(int(counts.sum()), SPAN_DTYPE)
+        for rows, parts in found:
+            spans[places(start[rows], parts.counts)] = parts.spans
+        return Parts(spans, counts, np.concatenate(own))
+
+    def _around(
+        self, draws: Draws, beginnings: NDArray[np.uint8] | None
+    ) -> tuple[Spans, Spans, Spans, NDArray[np.uint8]]:
+        """Spans of each body before its prompt, of its own bytes there (with the beginning, if one is given) and
+        behind its prompt; and the own bytes."""
         digits = np.searchsorted(_POWERS, draws.planned_output, side="right")
         group = ((draws.frame << _DIGIT_BITS) + digits).astype(self._group_type)
         order = np.argsort(group, kind="stable")
@@ -71,33 +158,35 @@ class BodyBuilder:
             (order[start:stop], *divmod(int(sorted_group[start]), 1 << _DIGIT_BITS))
             for start, stop in pairwise([0, *changes.tolist(), len(order)])
         ]
-        beginnings = self._prompts.beginnings(first, len(order))
+        opening = 0 if beginnings is None else self._head_bytes
         own = np.empty(len(order), SPAN_DTYPE)
         own["source"] = SOURCE_SEGMENT
         tail = self._tails[draws.frame]
-        own_bytes = self._own_bytes.take(sum(len(rows) * sum(self._widths(*kind)) for rows, *kind in groups))
+        own_bytes = self._own_bytes.take(
+            sum(len(rows) * (sum(self._widths(*kind)) + opening) for rows, *kind in groups)
+        )
         offset = 0
         for rows, frame, size in groups:
             layout, (width, tail_width) = self._layouts[frame], self._widths(frame, size)
-            end = offset + len(rows) * (width + tail_width)
-            block = own_bytes[offset:end].reshape(len(rows), width + tail_width)
+            end = offset + len(rows) * (width + opening + tail_width)
+            block = own_bytes[offset:end].reshape(len(rows), width + opening + tail_width)
             output = draws.planned_output[rows]
-            _fill(block[:, : width - UNIQUE_BYTES], layout.before, output, size)
-            block[:, width - UNIQUE_BYTES : width] = beginnings[rows]
-            _fill(block[:, width:], layout.after, output, size)
-            place = np.arange(offset, end, width + tail_width)
-            own["offset"][rows], own["size"][rows] = place, width
+            _fill(block[:, :width], layout.before, output, size)
+            if beginnings is not None:
+                block[:, width : width + opening] = beginnings[rows]
+            _fill(block[:, width + opening :], layout.after, output, size)
+            place = offset + np.arange(len(rows)) * block.shape[1]
+            own["offset"][rows], own["size"][rows] = place, width + opening
             if tail_width:
-                tail["offset"][rows], tail["size"][rows] = place + width, tail_width
+                tail["offset"][rows], tail["size"][rows] = place + width + opening, tail_width
             offset = end
-        text = self._prompts.text(first, draws.planned_input - 1)
-        return _joined(self._heads[draws.frame], own, text, tail, own_bytes, self._spans)
+        return self._heads[draws.frame], own, tail, own_bytes
 
     def _widths(self, frame: int, digits: int) -> tuple[int, int]:
-        """Own bytes of a row before the text and behind it, if planned_output has that many digits."""
+        """Own bytes of a row before its prompt and behind it, if planned_output has that many digits."""
         layout = self._layouts[frame]
         before, after = (sum(_width(piece, digits) for piece in pieces) for pieces in (layout.before, layout.after))
-        return before + UNIQUE_BYTES, after
+        return before, after
 
 
 class _Scratch:

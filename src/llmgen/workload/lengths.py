@@ -9,6 +9,9 @@ Grammar of `input` and `output` (--input-tokens, --output-tokens):
     zipf:A,MAX      P(k) proportional to k^-A for k = 1 .. MAX
     file:F          drawn with equal chance from a text file of one whole number a line
 
+`lengths: pairs:F` draws input and output together, with equal chance from a file of two whole numbers a line, so that
+what belongs together stays together.
+
 A distribution turns one standard deviate a request (uniform or normal) into a length, so that the deviates can be
 keyed by the request's index and shared by all classes.
 """
@@ -129,6 +132,42 @@ def _zipf(exponent_text: str, largest_text: str, key: str, text: str) -> Length:
     mean = float((ranks * chance).sum() / upto[-1])
     upto /= upto[-1]
     return Length(text, "uniform", lambda u: 1 + np.searchsorted(upto, u, side="right"), 1, largest, mean)
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Input and output lengths that belong together."""
+
+    table: Lengths  # (pairs, 2)
+
+    def values(self, chance: Deviates) -> tuple[Lengths, Lengths]:
+        """(input, output) for uniform deviates."""
+        chosen = self.table[(chance * len(self.table)).astype(np.int64)]
+        return chosen[:, 0], chosen[:, 1]
+
+
+def parse_pairs(text: str, key: str) -> Pairs:
+    """The pairs of "pairs:FILE": two whole numbers a line, with a comma or blanks between. ConfigError."""
+    kind, _, name = text.partition(":")
+    if kind != "pairs" or not name:
+        raise ConfigError(f"{key}={text!r}: write pairs:FILE, a file of input,output a line")
+    try:
+        lines = Path(name).expanduser().read_text().splitlines()
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{key}={text!r}: {name!r} cannot be read: {error}") from None
+    pairs = []
+    for row, line in enumerate(lines, 1):
+        fields = line.replace(",", " ").split()
+        if not fields or line.lstrip().startswith("#"):
+            continue
+        if len(fields) != 2 or not all(f.isascii() and f.isdigit() and 1 <= int(f) <= MAX_LENGTH for f in fields):
+            raise ConfigError(
+                f"{key}={text!r}: line {row} is {line[:40]!r}; must be input,output, whole, from 1 to {MAX_LENGTH}"
+            )
+        pairs.append([int(field) for field in fields])
+    if not pairs:
+        raise ConfigError(f"{key}={text!r}: the file is empty; it needs input,output a line")
+    return Pairs(np.array(pairs, np.int64))
 
 
 def _from_file(name: str, key: str, text: str) -> Length:

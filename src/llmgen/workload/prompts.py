@@ -1,83 +1,80 @@
 """Synthetic prompts: exactly N words, with a beginning that no other request of the run has.
 
-The first word is made from seed and index, so that a server's prefix cache finds nothing to reuse; the rest is a piece
+The beginning is made from seed and index, so that a server's prefix cache finds nothing to reuse; the rest is a piece
 of one pool of common English words, which lies once in static.bin and is sent from there. Words are separated by one
 space and hold lower-case letters only: nothing needs escaping in JSON. A common short word with the space before it is
 one token in the vocabularies of most models, so N words are about N tokens (the first, artificial word is about six);
-`llmgen serve` counts words, exactly. The same seed gives the same prompts again, also in another run: a server that was
-not restarted may know them, take another seed then.
+with a tokenizer (`vocabulary.exact`) they are N tokens exactly. `llmgen serve` counts words. The same seed gives the
+same prompts again, also in another run: a server that was not restarted may know them, take another seed then.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from llmgen.draws import generator, uniforms
-from llmgen.plan import SOURCE_STATIC, SPAN_DTYPE, Spans, StaticBytes
-from llmgen.workload.words import COMMON_WORDS
+from llmgen.plan import SOURCE_SEGMENT, SOURCE_STATIC, SPAN_DTYPE, Spans, StaticBytes
+from llmgen.workload.vocabulary import UNIQUE_BYTES, Vocabulary, unique_words
+
+__all__ = ["POOL_WORDS", "UNIQUE_BYTES", "Parts", "SyntheticPrompts", "unique_words"]
 
 # A prompt starts at any of POOL_WORDS places and may run over as many words without a seam; the pool is stored twice in
 # a row for that, 330 KB in all, which stays in the second-level cache of the core that sends it.
 POOL_WORDS: Final = 1 << 15
 
-# 64 syllables of consonant and vowel; two of them, 12 bits, are 4 bytes: one 32-bit store.
-_SYLLABLES: Final = [c + v for c in "bdfghklmnprstvwz" for v in "aeio"]
-_PAIRS: Final = np.frombuffer("".join(a + b for a in _SYLLABLES for b in _SYLLABLES).encode(), "<u4")
-UNIQUE_BYTES: Final = 16  # 48 bits
-_BITS: Final = 48
-_MASK: Final = np.uint64((1 << _BITS) - 1)
-# Odd, so that multiplying is a bijection of 48-bit numbers; digits of the golden ratio and of the square root of 3.
-_ODD: Final = (np.uint64(0x9E3779B97F4B), np.uint64(0xBB67AE8584CB))
+Ints = NDArray[np.int64]
 
 
-def unique_words(seed: int, index: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """One word for each index, uint8 (count, UNIQUE_BYTES); no two indices below 2**48 share one.
+@dataclass(frozen=True)
+class Parts:
+    """The prompts of some rows as spans; those of SOURCE_SEGMENT count in `own`."""
 
-    Every step (adding, multiplying by an odd number, folding the upper half onto the lower) is a bijection of 48-bit
-    numbers, so no word comes twice; the keys make the words of two seeds unrelated.
-    """
-    keys = generator(seed, "unique word", 0).integers(0, 1 << _BITS, size=3, dtype=np.uint64)
-    x = (index.astype(np.uint64) + keys[0]) & _MASK
-    for odd, key in zip(_ODD, keys[1:], strict=True):
-        x = (x * odd) & _MASK
-        x ^= x >> np.uint64(_BITS // 2)
-        x ^= key
-    x = (x * _ODD[0]) & _MASK
-    x ^= x >> np.uint64(_BITS // 2)
-    columns = [_PAIRS[(x >> np.uint64(shift)) & np.uint64(0xFFF)] for shift in (0, 12, 24, 36)]
-    return np.stack(columns, axis=1).view(np.uint8)
+    spans: Spans
+    counts: Ints  # spans of each row
+    own: NDArray[np.uint8]
 
 
 class SyntheticPrompts:
     """The pool of a seed, in static.bin, and the spans of any prompt's text in it."""
 
-    def __init__(self, seed: int, static: StaticBytes) -> None:
-        self._seed = seed
-        chosen = generator(seed, "text pool", 0).integers(0, len(COMMON_WORDS), POOL_WORDS)
-        text = "".join(" " + COMMON_WORDS[i] for i in chosen).encode()
-        sizes = np.array([1 + len(COMMON_WORDS[i]) for i in chosen], dtype=np.int64)
+    def __init__(self, seed: int, static: StaticBytes, vocabulary: Vocabulary | None = None) -> None:
+        self.vocabulary = vocabulary or Vocabulary()
+        self.seed = seed
+        words = self.vocabulary.words
+        chosen = generator(seed, "text pool", 0).integers(0, len(words), POOL_WORDS)
+        text = "".join(" " + words[i] for i in chosen).encode()
+        sizes = np.array([1 + len(words[i]) for i in chosen], dtype=np.int64)
+        self.pool = np.frombuffer(text * 2, np.uint8)
         self._base = static.add(text * 2)
-        self._offsets = np.concatenate([[0], np.cumsum(np.concatenate([sizes, sizes]))])
+        self.offsets = np.concatenate([[0], np.cumsum(np.concatenate([sizes, sizes]))])
         self._pool_bytes = len(text)
 
     def beginnings(self, first: int, count: int) -> NDArray[np.uint8]:
-        """The first words of requests first .. first + count - 1, uint8 (count, UNIQUE_BYTES)."""
-        return unique_words(self._seed, np.arange(first, first + count))
+        """The beginnings of requests first .. first + count - 1, uint8 (count, head_bytes)."""
+        return self.vocabulary.beginnings(self.seed, np.arange(first, first + count))[:, 1:]
 
-    def text(self, first: int, words: NDArray[np.int64]) -> tuple[Spans, NDArray[np.int64]]:
-        """Spans that hold `words` further words (0 or more) of requests first, first + 1 …; number of spans of each.
+    def starts(self, first: int, count: int) -> Ints:
+        """Words of the pool at which the texts of these requests start."""
+        return (uniforms(self.seed, "text", first, count) * POOL_WORDS).astype(np.int64)
+
+    def text(self, first: int, words: Ints) -> tuple[Spans, Ints]:
+        """Spans that hold `words` further words (0 or more) of requests first, first + 1 …; number of spans of each."""
+        return self.text_from(self.starts(first, len(words)), words)
+
+    def text_from(self, start: Ints, words: Ints) -> tuple[Spans, Ints]:
+        """Spans of `words` words (0 or more) from word `start` of the pool on; number of spans of each.
 
         A piece of more than POOL_WORDS words goes over the pool again.
         """
-        start = (uniforms(self._seed, "text", first, len(words)) * POOL_WORDS).astype(np.int64)
-        if int(words.min()) > 0 and int(words.max()) <= POOL_WORDS:  # nearly always: one span each
+        if len(words) and int(words.min()) > 0 and int(words.max()) <= POOL_WORDS:  # nearly always: one span each
             spans = np.empty(len(words), SPAN_DTYPE)
-            begin = self._offsets[start]
+            begin = self.offsets[start]
             spans["offset"] = begin + self._base
-            spans["size"] = self._offsets[start + words] - begin
+            spans["size"] = self.offsets[start + words] - begin
             spans["source"] = SOURCE_STATIC
             return spans, np.ones(len(words), np.int64)
         counts = -(-words // POOL_WORDS)
@@ -86,10 +83,44 @@ class SyntheticPrompts:
         last = np.cumsum(counts) - 1
         some = counts > 0
         if len(spans) != int(some.sum()):  # someone needs several: whole rounds first
-            spans["offset"] = np.repeat(self._offsets[start] + self._base, counts)
+            spans["offset"] = np.repeat(self.offsets[start] + self._base, counts)
             spans["size"] = self._pool_bytes
         rest = words[some] - (counts[some] - 1) * POOL_WORDS
-        begin = self._offsets[start[some]]
+        begin = self.offsets[start[some]]
         spans["offset"][last[some]] = begin + self._base
-        spans["size"][last[some]] = self._offsets[start[some] + rest] - begin
+        spans["size"][last[some]] = self.offsets[start[some] + rest] - begin
         return spans, counts
+
+    def opened(self, index: Ints, start: Ints, words: Ints, *, spaced: bool) -> Parts:
+        """Prompts (or the rest of one, `spaced` from what stands before) of `words` words, 0 or more, with a beginning.
+
+        The beginnings are those of the requests `index`; a prompt shorter than one has as much of it as goes in.
+        """
+        vocabulary = self.vocabulary
+        opening = np.minimum(words, vocabulary.head_words)
+        some = opening > 0
+        own = vocabulary.beginnings(self.seed, index[some])
+        heads = np.zeros(int(some.sum()), SPAN_DTYPE)
+        heads["offset"] = np.arange(len(own)) * own.shape[1] + (not spaced)
+        heads["size"] = opening[some] * vocabulary.step - (not spaced)
+        heads["source"] = SOURCE_SEGMENT
+        text, text_counts = self.text_from(start, words - opening)
+        return Parts(*interleaved([(heads, some.astype(np.int64)), (text, text_counts)]), own.ravel())
+
+
+def interleaved(parts: list[tuple[Spans, Ints]]) -> tuple[Spans, Ints]:
+    """The spans of each row, part after part, in one array; number of spans of each row."""
+    total = np.sum([counts for _, counts in parts], axis=0).astype(np.int64)
+    spans = np.empty(int(total.sum()), SPAN_DTYPE)
+    start = np.cumsum(total) - total
+    for piece, counts in parts:
+        spans[places(start, counts)] = piece
+        start = start + counts
+    return spans, total
+
+
+def places(starts: Ints, counts: Ints) -> Ints:
+    """start, start + 1 … start + count - 1 of every row, one after the other."""
+    ends = np.cumsum(counts)
+    total = int(ends[-1]) if len(ends) else 0
+    return np.asarray(np.arange(total) + np.repeat(starts - (ends - counts), counts))

@@ -9,7 +9,7 @@ from scipy import stats
 from llmgen import dialects
 from llmgen.config import Klass, RunConfig, Target, Workload
 from llmgen.errors import ConfigError
-from llmgen.workload.mix import Mix, parse_models, request_classes
+from llmgen.workload.mix import Given, Mix, parse_models, request_classes
 
 
 def mix_of(workload, model="m", seed=1):
@@ -60,7 +60,7 @@ def test_any_piece_is_a_piece_of_the_whole():
 
 
 def test_a_trace_brings_its_lengths():
-    lengths = (np.array([5, 6, 7]), np.array([1, 2, 3]))
+    lengths = Given(np.array([5, 6, 7]), np.array([1, 2, 3]))
     draws = mix_of(THREE).draw(0, 3, lengths)
     assert draws.planned_input.tolist() == [5, 6, 7]
     assert draws.planned_output.tolist() == [1, 2, 3]

@@ -24,8 +24,8 @@ Blocks = Iterator[TraceBlock]
 JITTER_HINT: Final = "write uniform:quantum, uniform:3s (a duration), or none"
 WINDOW_HINT: Final = "write A..B in time after the trace's first row, like 10m..20m, or 10m.. to its end"
 # Ids of one copy or round of a trace are kept apart from those of the next by this; traces number theirs from 0.
-COPY_IDS: Final = 1 << 44
-COPIES: Final = 1 << 17  # at most so many fit above it
+COPY_IDS: Final = 1 << 32
+COPIES: Final = 1 << 16  # so many fit below 2**48, where texts begin to come again
 # Of the distances between different times the smallest but 1 %: the recorder's tick, if it had a coarse one.
 TICK_QUANTILE: Final = 0.01
 _WINDOW: Final = re.compile(r"([^.]*(?:\.\d+)?[^.]*)\.\.(.*)")
