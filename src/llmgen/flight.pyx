@@ -156,10 +156,10 @@ cdef void flight_finish(Core* k, Exchange* x, int status, int64_t end) noexcept 
     if k.answers.keep_bodies:
         keep_body(k, x)
     k.bytes_in += x.row.bytes_in
-    records_close_request(k.records, x.segment)
     k.in_flight -= 1
     target.in_flight -= 1
     go_on(k, x, status, end if end > 0 else k.network.now)
+    records_close_request(k.records, x.segment)      # the row may be unmapped from here on
     pacer_release(&k.pacer, x.plan_segment)
     exchange_free(x)
     x.next = k.free_exchanges
