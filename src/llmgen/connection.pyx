@@ -321,12 +321,17 @@ cdef int feed(Network* n, Connection* c, const uint8_t* data, size_t size) noexc
     return outcome | settled(n, c, c.http2.ready)
 
 
+cdef int64_t after_connect(Network* n, Connection* c) noexcept nogil:
+    """The read's stamp; a peer that speaks first may be in the kernel before we see that we are connected."""
+    return n.answers.read.t if n.answers.read.t > c.connected else c.connected
+
+
 cdef int settled(Network* n, Connection* c, bint ready) noexcept nogil:
     """http2, after a read: the connection is open once the peer's SETTINGS are there."""
     cdef int outcome = CONN_CAPACITY
     if c.state == CONN_SETTLING and ready:
         c.state = CONN_OPEN
-        c.secured = n.answers.read.t
+        c.secured = after_connect(n, c)
         outcome |= CONN_OPENED
     return outcome
 
@@ -610,7 +615,7 @@ cdef int tls_shake(Network* n, Connection* c) noexcept nogil:
         return tls_lost(c)
     if result != TLS_DONE:
         return connection_flush(n, c)
-    c.secured = n.answers.read.t
+    c.secured = after_connect(n, c)
     n.tls_handshakes += 1
     n.tls_resumed += channel_resumed(c.tls)
     if not channel_agreed(c.tls, c.protocol):

@@ -477,7 +477,7 @@ cdef void send(Core* k, Connection* c, Exchange* x) noexcept nogil:
     k.sent -= 1
     if result == HTTP2_FULL or result == HTTP2_CLOSING or result == HTTP2_EXHAUSTED:
         # its room went between the look and the submit: back to the queue, keeping its place in time is not worth a search
-        x.row.acquired = -1
+        x.row.acquired = x.row.connect_start = x.row.connected = x.row.secured = -1
         wait(k, x)
         return
     flight_finish(k, x, STATUS_CLIENT_LIMIT, k.network.now)

@@ -10,15 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import h2.config
-import h2.connection
-import h2.events
 import numpy as np
 import pytest
 import trustme
 
 from llmgen.columns import Status
 from llmgen.errors import ConfigError, TargetError
+from odd_http2 import EVENTS, http2
 from odd_servers import DONE, FINISH, GOOD, Handler, OddServer, Peer, always, answering, stream, token
 from running import Offer, statuses
 
@@ -184,36 +182,15 @@ def test_an_answer_that_ends_with_its_connection(offer: Offer, authority: Author
     assert statuses(result.requests) == ({"ok": 5} if close_notify else {"eof": 5})
 
 
-def serve_http2(peer: Peer) -> None:
-    """An HTTP/2 server on the h2 package: every POST gets three tokens, a DATA frame each."""
-    connection = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False, header_encoding="utf-8"))
-    connection.initiate_connection()
-    peer.send(connection.data_to_send())
-    methods: dict[int, str] = {}
-    while data := peer.socket.recv(65536):
-        for event in connection.receive_data(data):
-            if isinstance(event, h2.events.RequestReceived):
-                methods[event.stream_id] = dict(event.headers)[":method"]
-            elif isinstance(event, h2.events.StreamEnded):
-                post = methods.pop(event.stream_id) == "POST"
-                kind = "text/event-stream" if post else "text/plain"
-                headers = [(":status", "200" if post else "404"), ("content-type", kind)]
-                connection.send_headers(event.stream_id, headers)
-                for piece in (*TOKENS, DONE) if post else ():
-                    connection.send_data(event.stream_id, piece)
-                connection.end_stream(event.stream_id)
-        peer.send(connection.data_to_send())
-
-
 @pytest.mark.parametrize("http", ["auto", "2"])
 def test_http2_over_tls(offer: Offer, authority: Authority, secret: dict[str, Any], http: str) -> None:
     context = authority.context(alpn=("h2", "http/1.1"))
-    with OddServer(secured(context, serve_http2)) as server:
-        flags = {"target.ca": authority.ca, "target.http": http, "target.model": "m", "load.requests": 200}
+    with OddServer(secured(context, http2())) as server:
+        flags = {"target.ca": authority.ca, "target.http": http, "load.requests": 200}
         result = offer(url(server), **flags, **secret)
     rows = result.requests
     assert statuses(rows) == {"ok": 200}
-    assert (rows["events"] == 3).all()
+    assert (rows["events"] == EVENTS).all()
     assert len(np.unique(rows["stream"])) == 200
     assert len(np.unique(rows["connection"])) == 1
 
@@ -244,7 +221,7 @@ def test_refused(offer: Offer, authority: Authority, secret: dict[str, Any], cas
     make, words = REFUSALS[case]
     context = make(authority)
     context.set_alpn_protocols(["h2"] if http == "2" else ["http/1.1"])
-    handler = serve_http2 if http == "2" else always(GOOD)
+    handler = http2() if http == "2" else always(GOOD)
     with OddServer(secured(context, handler)) as server:
         with pytest.raises(TargetError, match=words) as error:
             offer(url(server), **{"target.ca": authority.ca, "target.http": http, **secret})

@@ -71,6 +71,22 @@ STREAMS: dict[str, Stream] = {
         {"input_tokens": 5, "output_tokens": 5},
         "This is only a test",
     ),
+    "llamacpp_chat": Stream(
+        "chat",
+        11,
+        [Kind.role, Kind(0), Kind.finish],  # without text: half a character
+        "length",
+        None,
+        "'.'ptderError describedItemsPartra cert\x15'.",
+    ),
+    "llamacpp_completions": Stream(
+        "completions",
+        10,
+        [Kind(0), Kind(0), Kind.finish],
+        "length",
+        None,
+        "Raise modsb downffeITH manage algorithcaseizing",
+    ),
     "tgi_chat": Stream(
         "chat",
         5,
