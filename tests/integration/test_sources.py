@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
-from llmgen import machine
+from llmgen import machine, sources
 from llmgen.errors import ConfigError
 from odd_servers import GOOD, OddServer, Peer, always
 from running import statuses
@@ -44,3 +46,19 @@ def test_an_address_of_nobody_is_refused_before_anything_is_sent(offer):
         with pytest.raises(ConfigError, match="no address of this machine"):
             offer(server.url, **{"client.source_addresses": ["192.0.2.77"]})
         assert not server.accepted
+
+
+def test_an_address_that_was_lost_since_is_a_limit_of_ours(offer, endpoint, monkeypatch):
+    monkeypatch.setattr(sources, "bind", lambda stream, address: None)
+    result = offer(endpoint.url, **{"client.source_addresses": ["192.0.2.77"]})
+    assert statuses(result.requests) == {"client_limit": 20}
+    assert result.summary.verdict.status == "invalid"
+    assert any("--source-address" in reason for reason in result.summary.verdict.reasons)
+
+
+def test_ipv6(offer, serve):
+    if not socket.has_ipv6 or not Path("/proc/net/if_inet6").exists():
+        pytest.skip("no IPv6 on this machine")
+    endpoint = serve(host="::1")
+    result = offer(endpoint.url, **{"client.source_addresses": ["127.0.0.2", "::1"]})
+    assert statuses(result.requests) == {"ok": 20}
