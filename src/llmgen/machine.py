@@ -121,7 +121,8 @@ def timer_loop() -> dict[str, float] | None:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     try:
         loop = json.loads((cache / "llmgen" / "selfbench.json").read_bytes())["timer_loop"]
-        return {name: float(loop[name]) for name in ("p50_us", "p99_us")}
+        found = {name: float(loop[name]) for name in ("p50_us", "p99_us")}
+        return found if all(map(math.isfinite, found.values())) else None
     except (OSError, ValueError, KeyError, TypeError, RuntimeError):  # RuntimeError: no home
         return None
 

@@ -1,0 +1,50 @@
+"""Facts of this machine, where files tell them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from llmgen import machine
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ('{"timer_loop": {"p50_us": 77, "p99_us": 3600.5, "more": 1}}', {"p50_us": 77.0, "p99_us": 3600.5}),
+        ('{"timer_loop": {"p50_us": 77}}', None),
+        ('{"timer_loop": {"p50_us": "x", "p99_us": 1}}', None),
+        ('{"timer_loop": {"p50_us": NaN, "p99_us": 1}}', None),
+        ("[1]", None),
+        ("{", None),
+        (None, None),
+    ],
+)
+def test_the_timer_loop_of_the_last_selfbench(
+    text: str | None, found: dict[str, float] | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    if text is not None:
+        (tmp_path / "llmgen").mkdir()
+        (tmp_path / "llmgen" / "selfbench.json").write_text(text)
+    assert machine.timer_loop() == found
+    assert machine.environment()["timer_loop"] == found
+
+
+def test_the_tightest_quota_of_all_groups_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inner = tmp_path / "a" / "b"
+    inner.mkdir(parents=True)
+    monkeypatch.setattr(machine, "own_groups", lambda: [inner, inner.parent, tmp_path])
+    (inner / "cpu.max").write_text("max 100000\n")
+    (inner.parent / "cpu.max").write_text("250000 100000\n")
+    (tmp_path / "cpu.max").write_text("400000 100000\n")
+    assert machine.quota_cores() == 2.5
+    monkeypatch.setattr(machine, "affinity", lambda: list(range(8)))
+    assert machine.usable_cores() == 2
+
+
+def test_own_groups_end_at_the_root() -> None:
+    found = machine.own_groups()
+    assert found[-1] == Path("/sys/fs/cgroup")
+    assert all(one.is_relative_to("/sys/fs/cgroup") for one in found)
