@@ -19,20 +19,9 @@ from odd_servers import GOOD, OddServer, Peer, Request, answer_get, answering
 from running import check_run, environment, statuses
 
 DELAY_S = 0.05  # each way
-STEADY = [
-    "--arrival",
-    "constant",
-    "--rate",
-    "20",
-    "--requests",
-    "20",
-    "--input-tokens",
-    "8",
-    "--output-tokens",
-    "8",
-    "--workers",
-    "1",
-]
+LLMGEN = (sys.executable, "-m", "llmgen")
+SMALL = ("--input-tokens", "8", "--output-tokens", "8", "--workers", "1")
+STEADY = ("--arrival", "constant", "--rate", "20", "--requests", "20", *SMALL)
 
 
 # -- a link of the kernel's --------------------------------------------------------------------------------------------
@@ -78,47 +67,14 @@ def test_a_delayed_link(delayed_link, tmp_path):
     listener.bind((address, 0))
     port = listener.getsockname()[1]
     listener.close()
-    server = subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "llmgen",
-            "serve",
-            "--host",
-            address,
-            "--port",
-            str(port),
-            "--ttft",
-            "1ms",
-            "--itl",
-            "1ms",
-        ],
-        stdout=subprocess.PIPE,
-        text=True,
-        env=environment(),
-    )
+    serve = ("serve", "--host", address, "--port", str(port), "--ttft", "1ms", "--itl", "1ms")
+    server = subprocess.Popen([*LLMGEN, *serve], stdout=subprocess.PIPE, text=True, env=environment())
     try:
         assert server.stdout is not None
         assert "listening" in server.stdout.readline()
         out = tmp_path / "runs"
-        done = subprocess.run(
-            [
-                *prefix,
-                sys.executable,
-                "-m",
-                "llmgen",
-                "run",
-                "--url",
-                f"http://{address}:{port}",
-                "--out",
-                out,
-                *STEADY,
-            ],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            env=environment(),
-        )
+        run = ("run", "--url", f"http://{address}:{port}", "--out", str(out), *STEADY)
+        done = subprocess.run([*prefix, *LLMGEN, *run], capture_output=True, text=True, timeout=60, env=environment())
     finally:
         server.terminate()
         server.communicate(timeout=20)

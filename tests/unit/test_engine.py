@@ -181,13 +181,15 @@ def test_stop_and_drain(tmp_path):
 
 def test_idle_connections_are_used_last_in_first_out(tmp_path):
     """Three at once open three connections; what follows one at a time uses the one that became idle last."""
-    with OddServer(answering(numbered)) as server:
-        with Driven(tmp_path, server.url, [0, 0, 0, 60 * MS, 90 * MS, 120 * MS]) as driven:
-            driven.start()
-            driven.until(lambda: driven.counters["ended"][0] == 3)
-            assert driven.counters["connections"][0] == 3
-            rows = driven.run()
-            assert server.accepted == 3
+    with (
+        OddServer(answering(numbered)) as server,
+        Driven(tmp_path, server.url, [0, 0, 0, 60 * MS, 90 * MS, 120 * MS]) as driven,
+    ):
+        driven.start()
+        driven.until(lambda: driven.counters["ended"][0] == 3)
+        assert driven.counters["connections"][0] == 3
+        rows = driven.run()
+        assert server.accepted == 3
     check_numbered(rows)
     last = rows[np.argmax(rows["end"][:3])]["connection"]
     assert rows["connection"][3:].tolist() == [last] * 3
@@ -516,11 +518,13 @@ def test_a_short_timeout_after_a_long_wait(tmp_path):
 
 
 def test_waiting_for_a_connection_ends_with_the_total_timeout(tmp_path):
-    with OddServer(answering(lambda peer, _: peer.until_closed())) as server:
-        with Driven(tmp_path, server.url, [0, 0, 0], connections=1, timeout_total=200 * MS) as driven:
-            driven.start()
-            rows = driven.run()
-            assert len(server.posts) == 1
+    with (
+        OddServer(answering(lambda peer, _: peer.until_closed())) as server,
+        Driven(tmp_path, server.url, [0, 0, 0], connections=1, timeout_total=200 * MS) as driven,
+    ):
+        driven.start()
+        rows = driven.run()
+        assert len(server.posts) == 1
     assert [Status(int(s)) for s in rows["status"]] == [Status.total_timeout] * 3
     assert (rows["send"][1:] == -1).all()
 
