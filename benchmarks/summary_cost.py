@@ -4,7 +4,7 @@
 
 Prints one JSON object. The targets: 10 M token events of 50,000 requests ≤ 12 sorts and ≤ 1.5 GB; report.html ≤ 8 MB;
 1 M requests at level `requests` ≤ 12 sorts. Ratios of processor times, because machines differ and are shared; each is
-the best of three.
+the best of five.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from fabricate import MS, START, request_rows, run_info, write_run
 from llmgen.columns import EVENT_DTYPE, HISTOGRAM_DTYPE, Histogram, Kind, Status
 
 SORTED = 10_000_000
-REPEATS = 3
+REPEATS = 5
 
 
 def fabricate(path: Path, requests: int, events: int | None) -> Path:
@@ -87,15 +87,18 @@ def measure(path: Path) -> dict[str, float]:
     from llmgen.report.html import write_html
 
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    summary_s = best(lambda: summarise(open_run(path)))
+    summary_s = best(lambda: summarise(open_run(path)), 1)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    values = np.random.default_rng(2).exponential(20e6, SORTED)
+    sort_s = best(lambda: np.sort(values), 1)
+    for _ in range(REPEATS - 1):  # in turns: both see the same machine
+        summary_s = min(summary_s, best(lambda: summarise(open_run(path)), 1))
+        sort_s = min(sort_s, best(lambda: np.sort(values), 1))
     run = open_run(path)
     summary = summarise(run)
     html_s = best(lambda: write_html(run, summary), 1)
     size = (path / "report.html").stat().st_size
     peak_html = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    values = np.random.default_rng(2).exponential(20e6, SORTED)
-    sort_s = best(lambda: np.sort(values))
     return {
         "sort_s": round(sort_s, 3),
         "summary_s": round(summary_s, 3),

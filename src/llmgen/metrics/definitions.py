@@ -13,7 +13,7 @@ from typing import Final, Protocol
 
 import numpy as np
 
-from llmgen.columns import TOKEN_KINDS, Flag, OutputSource, Status
+from llmgen.columns import NOT_FAILED, TOKEN_KINDS, Flag, OutputSource, Status
 
 
 class Columns(Protocol):
@@ -70,6 +70,14 @@ def succeeded(r: Columns) -> np.ndarray:
     """Requests that ended as their API promises: status ok, bool."""
     ok: np.ndarray = r["status"] == Status.ok
     return ok
+
+
+def failed(r: Columns) -> np.ndarray:
+    """Requests that failed: every status but ok, cancelled, never_sent and lost; bool."""
+    table = np.ones(256, bool)
+    table[[int(status) for status in NOT_FAILED]] = False
+    found: np.ndarray = table[r["status"]]
+    return found
 
 
 def _streamed(r: Columns) -> np.ndarray:
@@ -192,8 +200,9 @@ STREAM_METRICS: Final = frozenset({"ttft", "ttft_from_due", "ttfo", "tpot", "sta
 
 @dataclass(frozen=True, slots=True)
 class Gaps:
-    """Chunk gaps of a run, by request and time: ns int64, tokens int64 (k, at least 0), request uint32; all (m,).
+    """Chunk gaps of a run, by request and time; all (m,).
 
+    ns: uint32, or int64 if one is longer than 4 s; tokens: int64, k, at least 0; request: uint32.
     one_token_each: every gap carries exactly one token, so that its ITL are the gaps themselves.
     """
 
@@ -226,6 +235,8 @@ def chunk_gaps(t: np.ndarray, request: np.ndarray, tokens: np.ndarray, start: np
     else:
         carried = k
     ns = np.diff(t)[same_request]
+    if len(ns) and ns.max() < 1 << 32:
+        ns = ns.astype(np.uint32)  # half the memory, twice the speed of a sort
     of = request[1:][same_request]
     reads = np.bincount(request, minlength=len(start))
     each = reads - (reads > 0)
@@ -333,10 +344,15 @@ def tokens_inside(r: Columns, window: tuple[int, int], arrived: tuple[np.ndarray
     return scaled
 
 
+def in_order(times: np.ndarray) -> np.ndarray:
+    """Sorted; most are already, which is quicker to see than to make."""
+    return times if (times[1:] >= times[:-1]).all() else np.sort(times)
+
+
 def peak_in_flight(r: Columns) -> int:
     """Most requests that were sent and not ended at once. One that was lost counts to the end of the run."""
-    sent = np.sort(r["send"][r["send"] >= 0])
-    ended = np.sort(r["end"][(r["send"] >= 0) & (r["end"] >= 0)])
+    sent = in_order(r["send"][r["send"] >= 0])
+    ended = in_order(r["end"][(r["send"] >= 0) & (r["end"] >= 0)])
     if not len(sent):
         return 0
     return int(np.max(np.arange(1, len(sent) + 1) - np.searchsorted(ended, sent, side="right")))

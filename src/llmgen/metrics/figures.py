@@ -164,6 +164,8 @@ class SloResult(msgspec.Struct, frozen=True, kw_only=True):
     measured: in `unit`; None where nothing was measured or, with missing > 0, infinite. For a limit on each request the
     share of scheduled requests that kept it; its `met` is None where a goodput objective judges, else whether all did.
     missing: failed or unfinished requests (for itl and chunk_gap: tokens that never came) that counted as +inf.
+    attainment: of an aggregate latency, the share of all scheduled requests below its value; n: how many they are;
+    ci95: its Wilson interval, of shares.
     """
 
     expression: str
@@ -172,6 +174,9 @@ class SloResult(msgspec.Struct, frozen=True, kw_only=True):
     unit: str
     met: bool | None
     missing: int = 0
+    n: int | None = None
+    attainment: float | None = None
+    ci95: tuple[float, float] | None = None
 
 
 class Group(msgspec.Struct, frozen=True, kw_only=True):
@@ -181,6 +186,123 @@ class Group(msgspec.Struct, frozen=True, kw_only=True):
     latency: Latency
     throughput: Throughput
     slo: tuple[SloResult, ...] = ()
+
+
+class Windows(msgspec.Struct, frozen=True, kw_only=True):
+    """The run in equal windows of `width_s` from its start, a value each; at most 60. None: too few values.
+
+    Counts and latencies by due time, tokens/s and in_flight (at the window's end) by when they happened. measured:
+    whether the window lies wholly in the measured part.
+    """
+
+    width_s: float
+    measured: tuple[bool, ...]
+    scheduled: tuple[int, ...]
+    succeeded: tuple[int, ...]
+    failed: tuple[int, ...]
+    in_flight: tuple[int, ...]
+    output_tokens_per_s: tuple[float, ...]
+    ttft_from_due_p50_ms: tuple[float | None, ...]
+    ttft_from_due_p95_ms: tuple[float | None, ...]
+    ttft_from_due_p99_ms: tuple[float | None, ...]
+    itl_p50_ms: tuple[float | None, ...]
+    itl_p95_ms: tuple[float | None, ...]
+    itl_p99_ms: tuple[float | None, ...]
+    e2e_p50_ms: tuple[float | None, ...]
+    e2e_p95_ms: tuple[float | None, ...]
+    e2e_p99_ms: tuple[float | None, ...]
+
+
+class Trend(msgspec.Struct, frozen=True, kw_only=True):
+    """Drift of a figure over the windows: Theil-Sen slope, and Mann-Kendall corrected for autocorrelation.
+
+    change: of the fitted line over the run, relative to the median (of an error rate: absolute). drifting: significant
+    and larger than the threshold (stability.py).
+    """
+
+    metric: str
+    windows: int
+    width_s: float
+    slope_per_hour: float
+    change: float
+    tau: float
+    p_value: float
+    drifting: bool
+
+
+class Binned(msgspec.Struct, frozen=True, kw_only=True):
+    """Percentiles (ms) of requests whose tokens lie in low <= tokens < high; None for fewer than five."""
+
+    low: int
+    high: int
+    n: int
+    p50: float | None
+    p95: float | None
+
+
+class ByTokens(msgspec.Struct, frozen=True, kw_only=True):
+    """Latency against token counts. Input: as the server told, else as planned; context: input and output together."""
+
+    ttft_by_input: tuple[Binned, ...] = ()
+    tpot_by_context: tuple[Binned, ...] = ()
+    e2e_by_output: tuple[Binned, ...] = ()
+
+
+class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
+    """Whose patience ended: ours by phase, the server's (408, 504, a timeout event), and its other failures.
+
+    *_after_ms: from due to the end of those requests.
+    """
+
+    client: dict[str, int]
+    client_after_ms: Dist | None
+    server_timeout: int
+    server_timeout_after_ms: Dist | None
+    server_failures: dict[str, int]
+
+
+class Abandonment(msgspec.Struct, frozen=True, kw_only=True):
+    """Requests whose TTFT from due passed a threshold, of the n that had a first token or waited that long for one."""
+
+    threshold_s: float
+    n: int
+    passed: int
+    share: float | None
+
+
+class Sessions(msgspec.Struct, frozen=True, kw_only=True):
+    """Sessions whose first turn is due in the window. duration_ms: first due to last end, where every turn succeeded.
+
+    goodput: sessions of which every turn kept its limits / all sessions.
+    """
+
+    sessions: int
+    succeeded: int
+    turns_per_session: Dist | None
+    duration_ms: Dist | None
+    goodput: float | None
+    goodput_ci95: tuple[float, float] | None
+
+
+class Cost(msgspec.Struct, frozen=True, kw_only=True):
+    """In the currency of the user's prices. From GPU hours, or (tokens_*) from prices of tokens."""
+
+    per_million_output_tokens: float | None = None
+    per_thousand_requests: float | None = None
+    per_million_good_output_tokens: float | None = None
+    per_thousand_good_requests: float | None = None
+    tokens_total: float | None = None
+    tokens_per_thousand_requests: float | None = None
+    tokens_per_thousand_good_requests: float | None = None
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """A rule of diagnosis.py that fits: what it suspects, the numbers that say so, and what to try."""
+
+    rule: str
+    suspicion: str
+    evidence: tuple[str, ...]
+    advice: str
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
@@ -202,3 +324,11 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     classes: dict[str, Group] = {}
     targets: dict[str, Group] = {}
     turns: dict[str, Group] = {}
+    windows: Windows | None = None
+    stability: tuple[Trend, ...] = ()
+    by_tokens: ByTokens = ByTokens()
+    timeouts: Timeouts | None = None
+    abandonment: tuple[Abandonment, ...] = ()
+    sessions: Sessions | None = None
+    cost: Cost | None = None
+    diagnosis: tuple[Finding, ...] = ()

@@ -14,7 +14,7 @@ import numpy as np
 from llmgen.columns import HISTOGRAM_BUCKETS, Histogram
 from llmgen.metrics import definitions
 from llmgen.metrics.definitions import Gaps, Requests
-from llmgen.metrics.slo import Slo, parse_all
+from llmgen.metrics.slo import Slo, meets, parse_all
 from llmgen.metrics.statistics import Blocks, Sampling, bucket_middles_ns
 from llmgen.records import Run
 
@@ -33,6 +33,7 @@ class _EventPass(NamedTuple):
     gaps: Gaps  # of requests in the window
     arrived: tuple[np.ndarray, np.ndarray]  # tokens by request: all, and those inside the window
     events_inside: int
+    all_tokens: bool  # every event is a token event of a request that is there
 
 
 class Measurements:
@@ -43,6 +44,7 @@ class Measurements:
         self.requests = Requests(run.requests)
         self.start_ns, self.window = _window(run, self.requests)
         due = self.requests["due"]
+        self.everyone = np.ones(self.count, bool)
         self.inside = (due >= self.window[0]) & (due < self.window[1])
         self._values: dict[str, np.ndarray] = {}
 
@@ -111,9 +113,21 @@ class Measurements:
     def of_class(self, name: str | None) -> np.ndarray:
         """Requests of a class, bool; None: all."""
         if name is None:
-            return np.ones(self.count, bool)
+            return self.everyone
         of: np.ndarray = self.requests["klass"] == self.class_names.index(name)
         return of
+
+    @cached_property
+    def good(self) -> np.ndarray | None:
+        """Requests that succeeded and kept every limit of the run and of their class, bool; None without any limit."""
+        limits = [slo for slo in self.slos if slo.per_request]
+        if not limits:
+            return None
+        good = meets((slo for slo in limits if slo.klass is None), self.value, self.ok)
+        for slo in limits:
+            if slo.klass is not None:
+                good &= ~self.of_class(slo.klass) | meets([slo], self.value, self.ok)
+        return good
 
     # -- events ---------------------------------------------------------------------------------------------------
 
@@ -129,7 +143,8 @@ class Measurements:
         events_inside = int(np.count_nonzero(in_time))
         token = definitions.is_token_event(np.ascontiguousarray(events["kind"]))
         token &= request < self.count  # a cut requests.npy
-        if not token.all():
+        all_tokens = bool(token.all())
+        if not all_tokens:
             t, request, in_time = t[token], request[token], in_time[token]
             tokens = events["tokens"][token]
         else:
@@ -145,7 +160,7 @@ class Measurements:
             wanted = self.inside[request]
             t, request, tokens = t[wanted], request[wanted], tokens[wanted]
         gaps = definitions.chunk_gaps(t, request, tokens, np.maximum(self.requests["send"], 0))
-        return _EventPass(gaps, (total, inside), events_inside)
+        return _EventPass(gaps, (total, inside), events_inside, all_tokens)
 
     @cached_property
     def with_gaps(self) -> np.ndarray:

@@ -13,15 +13,20 @@ import numpy as np
 
 from llmgen.columns import NOT_FAILED, Histogram, Status
 from llmgen.metrics import definitions
-from llmgen.metrics.measurements import Measurements
-from llmgen.metrics.statistics import bucket_middles_ns, quantiles, weighted_quantiles
+from llmgen.metrics.measurements import Measurements, Pool
+from llmgen.metrics.statistics import (
+    MIN_BIN_VALUES,
+    binned_quantiles,
+    bucket_middles_ns,
+    quantiles,
+    weighted_quantiles,
+)
 
 MAX_BINS: Final = 300  # more points than a screen has pixels to tell apart in seven panels
 WIDTHS_S: Final = (0.1, 0.25, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600)
 SHARES: Final = (0.5, 0.95, 0.99)
 MIN_BINS: Final = 20  # fewer show no course of events
 BIN_REQUESTS: Final = 10  # on average, so that a median is more than one request
-MIN_BIN_VALUES: Final = 5  # fewer values in a bin have no percentile worth a point
 
 CDF_POINTS: Final = 400
 
@@ -46,23 +51,31 @@ class Bins:
 
     def of(self, t: np.ndarray) -> np.ndarray:
         """Bin of each time; -1: before the start or after the last bin."""
-        at = np.floor((t - self.start_ns) / (self.width_s * 1e9)).astype(np.int64)
-        return np.where((t >= 0) & (at >= 0) & (at < self.count), at, -1)
+        at = self._cell(t)
+        at[at == self.count] = -1
+        return at
+
+    def _cell(self, t: np.ndarray) -> np.ndarray:
+        """-1 before the start, `count` after the last bin."""
+        at: np.ndarray = t - self.start_ns
+        at //= round(self.width_s * 1e9)
+        return np.clip(at, -1, self.count, out=at)
 
     def rate(self, t: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
         """Per second: how many of the times lie in each bin."""
-        at = self.of(t)
-        there = at >= 0
-        counts = np.bincount(at[there], None if weights is None else weights[there], self.count)
-        per_s: np.ndarray = counts / self.width_s
+        # what lies before or after counts into a bin of its own
+        at = self._cell(t)
+        at += 1
+        counts = np.bincount(at, weights, self.count + 2)
+        per_s: np.ndarray = counts[1:-1] / self.width_s
         return per_s
 
 
-def bins_of(m: Measurements) -> Bins:
-    """Bins of a round width that cover the run: at most MAX_BINS, with BIN_REQUESTS each if that leaves MIN_BINS."""
+def bins_of(m: Measurements, most: int = MAX_BINS) -> Bins:
+    """Bins of a round width that cover the run: at most `most`, with BIN_REQUESTS each if that leaves MIN_BINS."""
     last = max(int(m.requests[name].max(initial=m.start_ns)) for name in ("due", "send", "last_token", "end"))
     lasted = max(last - m.start_ns, 0) / 1e9
-    fine = [w for w in WIDTHS_S if lasted / w <= MAX_BINS] or [lasted / MAX_BINS]
+    fine = [w for w in WIDTHS_S if lasted / w <= most] or [lasted / most]
     wide = [w for w in fine if m.count * w >= BIN_REQUESTS * lasted or lasted / w < 2 * MIN_BINS]
     width = (wide or fine[-1:])[0]
     return Bins(m.start_ns, width, int(lasted // width) + 1)
@@ -75,7 +88,7 @@ def offered_and_sent(m: Measurements, bins: Bins) -> tuple[np.ndarray, np.ndarra
 
 def in_flight(m: Measurements, bins: Bins) -> np.ndarray:
     """Requests sent and not ended at the end of each bin."""
-    sent = np.sort(m.requests["send"][m.requests["send"] >= 0])
+    sent = definitions.in_order(m.requests["send"][m.requests["send"] >= 0])
     ended = np.sort(m.requests["end"][(m.requests["send"] >= 0) & (m.requests["end"] >= 0)])
     return np.searchsorted(sent, bins.ends_ns, side="right") - np.searchsorted(ended, bins.ends_ns, side="right")
 
@@ -88,7 +101,7 @@ def percentiles_over_time(m: Measurements, bins: Bins, metric: str) -> np.ndarra
             return np.full((len(SHARES), bins.count), np.nan)
         if pool.rows is None:
             return _by_minute(m, bins, Histogram.itl if metric == "itl" else Histogram.gap)
-        return binned_quantiles(bins.of(m.requests["due"])[pool.rows], pool.values, bins.count) / 1e6
+        return _gaps_by_due(m, bins, pool) / 1e6
     if metric == "own_lag":
         values = definitions.schedule_lag(m.requests) + definitions.hand_over_lag(m.requests)
     else:
@@ -97,16 +110,28 @@ def percentiles_over_time(m: Measurements, bins: Bins, metric: str) -> np.ndarra
     return binned_quantiles(bins.of(m.requests["due"])[there], values[there], bins.count) / 1e6
 
 
-def binned_quantiles(at: np.ndarray, values: np.ndarray, count: int) -> np.ndarray:
-    """SHARES of the values (ns) in each bin, (len(SHARES), count), in ns; at: -1 is left out."""
-    out = np.full((len(SHARES), count), np.nan)
-    # one sort of (bin, value) keys; 2^50 ns are 13 days
-    key = np.clip(values[at >= 0], 0, 2**50 - 1).astype(np.int64) | (at[at >= 0] << 50)
-    key.sort()
-    edges = np.searchsorted(key, np.arange(count + 1, dtype=np.int64) << 50)
-    key &= 2**50 - 1
+def _gaps_by_due(m: Measurements, bins: Bins, pool: Pool) -> np.ndarray:
+    """SHARES of token metrics in each bin. Gaps lie in order of their requests, so that those of a bin lie together."""
+    assert pool.rows is not None
+    at = bins.of(m.requests["due"])
+    there = m.inside & (at >= 0)
+    ordered = at[there]
+    if len(ordered) > 1 and (np.diff(ordered) < 0).any():
+        values = pool.values if pool.weights is None else np.repeat(pool.values, pool.weights)
+        rows = pool.rows if pool.weights is None else np.repeat(pool.rows, pool.weights)
+        return binned_quantiles(at[rows], values, bins.count)
+    out = np.full((len(SHARES), bins.count), np.nan)
+    each = np.bincount(pool.rows, minlength=m.count)
+    ends = np.concatenate([[0], np.cumsum(each)])
+    first_row = np.searchsorted(ordered, np.arange(bins.count + 1))
+    rows = np.append(np.flatnonzero(there), m.count)
+    edges = ends[rows[first_row]]
     for number in np.flatnonzero(np.diff(edges) >= MIN_BIN_VALUES):
-        out[:, number] = quantiles(key[edges[number] : edges[number + 1]], SHARES)
+        part = slice(int(edges[number]), int(edges[number + 1]))
+        values = pool.values[part]
+        if pool.weights is not None:
+            values = np.repeat(values, pool.weights[part])
+        out[:, number] = quantiles(np.sort(values), SHARES)
     return out
 
 
@@ -134,13 +159,21 @@ def tokens_over_time(m: Measurements, bins: Bins) -> np.ndarray:
         scale = int(np.maximum(r["output_tokens"], 0).sum(dtype=np.int64)) / token_events if token_events else 0.0
         t = m.start_ns + m.run.timeline["second"] * 10**9 + 5 * 10**8
         return bins.rate(t, m.run.timeline["tokens"].astype(np.float64)) * scale
-    token = definitions.is_token_event(np.ascontiguousarray(events["kind"])) & (events["request"] < m.count)
-    request = events["request"][token]
     assert m.events is not None
     total = m.events.arrived[0]
-    scale_of = np.ones(m.count)
-    np.divide(r["output_tokens"], total, out=scale_of, where=(total > 0) & (r["output_tokens"] >= 0))
-    streamed = bins.rate(events["t"][token], events["tokens"][token] * scale_of[request])
+    told = (total > 0) & (r["output_tokens"] >= 0)
+    t, tokens, request = events["t"], events["tokens"], events["request"]
+    if not m.events.all_tokens:
+        token = definitions.is_token_event(np.ascontiguousarray(events["kind"])) & (request < m.count)
+        t, tokens, request = t[token], tokens[token], request[token]
+    weights = None
+    if (r["output_tokens"][told] != total[told]).any():
+        scale_of = np.ones(m.count)
+        np.divide(r["output_tokens"], total, out=scale_of, where=told)
+        weights = tokens * scale_of[request]
+    elif not (tokens == 1).all():
+        weights = tokens.astype(np.float64)
+    streamed = bins.rate(t, weights)
     whole = (total == 0) & (r["output_tokens"] > 0)
     streamed += bins.rate(r["end"][whole], r["output_tokens"][whole].astype(np.float64))
     return streamed
