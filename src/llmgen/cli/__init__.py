@@ -17,6 +17,7 @@ from llmgen.cli.listing import list_command
 from llmgen.cli.report import report_command
 from llmgen.cli.run import run_command
 from llmgen.cli.serve import serve_command
+from llmgen.cli.trace import trace_command
 from llmgen.errors import LlmgenError
 
 BUG, INTERRUPTED = 1, 130
@@ -29,7 +30,16 @@ def command() -> None:
     """Open-loop load for LLM inference endpoints, with every token stamped at the socket."""
 
 
-COMMANDS = (run_command, check_command, demo_command, serve_command, report_command, list_command, export_command)
+COMMANDS = (
+    run_command,
+    check_command,
+    demo_command,
+    serve_command,
+    report_command,
+    list_command,
+    export_command,
+    trace_command,
+)
 for each in COMMANDS:
     command.add_command(each)
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from llmgen import cli
-from llmgen.config import FLAGS, RunConfig
+from llmgen.config import FLAGS, Klass, RunConfig
 from llmgen.errors import TargetError
 
 
@@ -52,11 +52,18 @@ VALUES: dict[str, tuple[str | None, Any]] = {
     "load.rate": ("2.5", 2.5),
     "load.concurrency": ("4", 4),
     "load.trace.scale": ("2", 2.0),
+    "load.trace.rate_scale": ("0.5", 0.5),
+    "load.trace.loop": (None, True),
+    "load.normalize": (None, True),
     "load.duration": ("1m30s", 90.0),
     "load.requests": ("7", 7),
     "load.warmup": ("10%", "10%"),
     "load.cooldown": ("5s", 5.0),
     "load.drain": ("0", 0.0),
+    "workload.mix": ("chat", dict.fromkeys(["chat"], Klass(input="lognormal:1155,1109", output="lognormal:211,163"))),
+    "workload.prefix.tokens": ("100", 100),
+    "workload.prefix.pool": ("3", 3),
+    "prices.max_cost": ("2.5", 2.5),
     "workload.body": ('{"a": {"b": null}}', {"a": {"b": None}}),
     "workload.stream": (None, False),
     "workload.exact_output": (None, True),
@@ -82,10 +89,19 @@ VALUES: dict[str, tuple[str | None, Any]] = {
 }
 
 
+# What a key cannot be without.
+NEEDS: dict[str, list[str]] = {
+    "load.trace.": ["--trace", "t.csv"],
+    "workload.prefix.": ["--prefix-tokens", "9"],
+    "workload.data.": ["--data", "d.jsonl"],
+}
+
+
 @pytest.mark.parametrize("key", FLAGS)
 def test_every_flag_sets_its_key(key: str, fake: FakeRun) -> None:
     text, value = VALUES.get(key, ("word", "word"))
-    before = ["--trace", "t.csv"] if key.startswith("load.trace.") and key != "load.trace.file" else []
+    before = next((flags for start, flags in NEEDS.items() if key.startswith(start)), [])
+    before = [] if FLAGS[key] in before else before
     assert run(*before, FLAGS[key], *([] if text is None else [text])) == 3
     found: Any = fake.config
     for part in key.split("."):

@@ -26,7 +26,18 @@ from llmgen.workload.traces import (
 from llmgen.workload.traces.options import UNITS, Options
 from llmgen.workload.traces.rows import Labels, Pieces, TraceBlock, sort_by_time
 
-__all__ = ["FORMATS", "Labels", "Pieces", "TraceBlock", "check", "format_of", "quantum_ns", "read", "replayed"]
+__all__ = [
+    "FORMATS",
+    "Labels",
+    "Pieces",
+    "TraceBlock",
+    "check",
+    "format_of",
+    "name_of",
+    "quantum_ns",
+    "read",
+    "replayed",
+]
 
 SORT_BLOCK_ROWS: Final = 1 << 14
 MAX_RATE_SCALE: Final = 10_000.0
@@ -82,6 +93,12 @@ def format_of(trace: Trace) -> Format:
             f"load.trace.format (--trace-format): {', '.join(FORMATS)}"
         )
     return FORMATS[name]
+
+
+def name_of(trace: Trace) -> str:
+    """The format's name."""
+    found = format_of(trace)
+    return next(name for name, each in FORMATS.items() if each is found)
 
 
 def check(trace: Trace) -> Format:
