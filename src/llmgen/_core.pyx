@@ -130,7 +130,9 @@ cdef uint64_t TIMER = 0xFFFFFFFFFFFFFFFF   # epoll entry of the pacer's timer
 # -- pacing -------------------------------------------------------------------------------------------------------------
 
 cdef uint16_t choose_target(Core* k, uint16_t planned) noexcept nogil:
+    """The planned one, or by --balance; each gets its weight's share of the requests."""
     cdef uint32_t i, best = 0
+    cdef uint64_t left
     if planned < k.target_count:
         return planned
     if k.target_count == 1:
@@ -139,14 +141,31 @@ cdef uint16_t choose_target(Core* k, uint16_t planned) noexcept nogil:
         k.random ^= k.random << 13
         k.random ^= k.random >> 7
         k.random ^= k.random << 17
-        return <uint16_t>(k.random % k.target_count)
-    if k.options.balance == BALANCE_LEAST_IN_FLIGHT:
-        for i in range(k.target_count):
-            if k.targets[i].in_flight < k.targets[best].in_flight:
-                best = i
+        left = k.random % k.weights
+        while left >= k.targets[best].weight:
+            left -= k.targets[best].weight
+            best += 1
         return <uint16_t>best
-    k.next_target += 1
-    return <uint16_t>(k.next_target % k.target_count)
+    # smooth weighted round-robin (nginx): the turns of a heavy target are spread between those of the others; where
+    # the least in flight is wanted, it decides between equals
+    for i in range(k.target_count):
+        k.targets[i].credit = min(k.targets[i].credit + k.targets[i].weight, <int64_t>k.weights)
+        if i and is_before(k, &k.targets[i], &k.targets[best]):
+            best = i
+    k.targets[best].credit -= k.weights
+    return <uint16_t>best
+
+
+cdef inline bint is_before(const Core* k, const Target* one, const Target* other) noexcept nogil:
+    """Whether `one` gets the next request rather than `other`."""
+    cdef uint64_t load, than
+    if k.options.balance == BALANCE_LEAST_IN_FLIGHT:
+        # in flight per weight, the next one counted in; cross-multiplied
+        load = <uint64_t>(one.in_flight + 1) * other.weight
+        than = <uint64_t>(other.in_flight + 1) * one.weight
+        if load != than:
+            return load < than
+    return one.credit > other.credit
 
 
 cdef void dispatch(Core* k, int64_t now) noexcept nogil:
@@ -461,6 +480,8 @@ cdef class Engine:
             k.heads[i].rules = (<Rules?>self.rules[i]).c
             k.heads[i].stream = setup.heads[i].stream
             k.heads[i].needs_end = setup.heads[i].needs_end
+            k.heads[i].lines = setup.heads[i].framing == "ndjson"
+            k.heads[i].tokenless = not setup.heads[i].tokens
         return 0
 
     cdef int take_targets(self, object setup) except -1:
@@ -476,6 +497,8 @@ cdef class Engine:
             given = setup.targets[i]
             t.protocol = given.protocol
             t.secure = given.secure
+            t.weight = given.weight
+            k.weights += t.weight
             t.address_count = len(given.addresses)
             # workers begin with different addresses of a name
             t.next_address = setup.worker % t.address_count
@@ -495,6 +518,9 @@ cdef class Engine:
                 else:
                     t.heads[j].http2 = copy_bytes(head)
                     t.heads[j].http2_size = len(head)
+        if k.options.balance != BALANCE_RANDOM:
+            for i in range(setup.worker % k.weights):
+                choose_target(k, 0xFFFF)         # workers begin at different places of the round
         return 0
 
     cdef int open_network(self, object setup) except -1:

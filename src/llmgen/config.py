@@ -20,7 +20,7 @@ from urllib.parse import urlsplit, urlunsplit
 import msgspec
 
 from llmgen.credentials import is_reference, is_secret_name
-from llmgen.decoding import Cut, Protocol, Rate, Seconds, closest, decode, no_duplicates, wrong
+from llmgen.decoding import Cut, Places, Protocol, Rate, Seconds, closest, decode, no_duplicates, wrong
 from llmgen.errors import ConfigError
 from llmgen.flags import FLAGS as FLAGS  # which key has which flag is part of the configuration
 from llmgen.mixes import MIXES
@@ -28,11 +28,38 @@ from llmgen.mixes import MIXES
 CONFIG_SCHEMA: Final = "llmgen.config/1"
 
 
+class CustomUsage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Where the answers of an API of one's own tell token counts."""
+
+    input: Annotated[tuple[str, ...], Places] = ()
+    output: Annotated[tuple[str, ...], Places] = ()
+    reasoning: Annotated[tuple[str, ...], Places] = ()
+    cached: Annotated[tuple[str, ...], Places] = ()
+
+
+class CustomApi(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """An API of one's own (docs/dialects.md): a body as a template, and places in its answers, one or several each."""
+
+    path: str = "/"
+    body: dict[str, Any]
+    framing: str = "sse"  # sse | ndjson
+    text: Annotated[tuple[str, ...], Places] = ()
+    reasoning: Annotated[tuple[str, ...], Places] = ()
+    tool: Annotated[tuple[str, ...], Places] = ()
+    finish: Annotated[tuple[str, ...], Places] = ()
+    done: Annotated[tuple[str, ...], Places] = ()  # true or any text: the answer is over; "[DONE]": that marker
+    error: Annotated[tuple[str, ...], Places] = ("error",)
+    token_ids: Annotated[tuple[str, ...], Places] = ()
+    usage: CustomUsage = CustomUsage()
+
+
 class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Where the load goes. Several urls are one cluster."""
 
     urls: tuple[str, ...] = ()
+    weights: tuple[int, ...] = ()  # shares of the urls, in their order; (): equal
     api: str = "chat"
+    custom: CustomApi | None = None  # with it, api is custom
     model: str | None = None  # None: first of /v1/models; "a:3,b:1" is a weighted list
     path: str | None = None
     query: dict[str, str] = {}
@@ -152,6 +179,7 @@ class Workload(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     body: dict[str, Any] = {}
     stream: bool = True
     exact_output: bool = False
+    continuous_usage: bool = False  # chat and completions on vLLM and SGLang: the tokens so far in every event
     max_tokens_field: str | None = None
     mix: dict[str, Klass] = {}
 

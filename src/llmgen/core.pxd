@@ -28,6 +28,8 @@ cdef struct Target:
     uint16_t next_address
     uint8_t protocol             # 1 | 2
     bint secure
+    uint32_t weight              # its share of the requests, among the weights of all
+    int64_t credit               # round-robin: what its turns are behind its share
     HeadBytes* heads
     # connections
     uint32_t connections         # open or opening
@@ -102,7 +104,7 @@ cdef struct Core:
     # targets
     Target* targets
     uint32_t target_count
-    uint32_t next_target
+    uint32_t weights             # of all targets together
     uint64_t random
     # tables
     Connection** connection_chunks

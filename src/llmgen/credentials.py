@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -62,18 +63,30 @@ def resolve_value(key: str, value: str, environ: Mapping[str, str] = os.environ)
     return text.strip(" \t")
 
 
-def resolve_headers(target: Target, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+@dataclass(frozen=True)
+class Key:
+    """How an API wants its key: in which header, after which word, and which variable usually holds it."""
+
+    header: str = "authorization"
+    prefix: str = "Bearer "
+    variable: str = "OPENAI_API_KEY"
+
+
+BEARER: Final = Key()
+
+
+def resolve_headers(target: Target, environ: Mapping[str, str] = os.environ, key: Key = BEARER) -> dict[str, str]:
     """The headers of every request, references replaced by what they stand for. For the control pipe, never for argv.
 
-    Without a header of the user's that authenticates, the key of `api_key_env` (OPENAI_API_KEY if that is not named
-    and set) is sent as a bearer token. The key of `api_key_command` is the caller's part.
+    Without a header of the user's that authenticates, the key of `api_key_env` (of the API's usual variable if that is
+    not named and set) is sent as `key` says. The key of `api_key_command` is the caller's part.
     """
     headers = {name: resolve_value(f"target.headers.{name}", value, environ) for name, value in target.headers.items()}
     if target.api_key_command is not None or any(is_secret_name(name) for name in headers):
         return headers
-    key = environ.get(target.api_key_env or "OPENAI_API_KEY", "")
-    if key:
-        headers["authorization"] = resolve_value("target.api_key_env", f"Bearer {key}", environ)
+    found = environ.get(target.api_key_env or key.variable, "")
+    if found:
+        headers[key.header] = resolve_value("target.api_key_env", key.prefix + found, environ)
     return headers
 
 

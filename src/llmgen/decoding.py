@@ -94,10 +94,18 @@ def _read_protocol(value: Any) -> str:
     return str(text)
 
 
+def _read_places(value: Any) -> tuple[str, ...]:
+    places = (value,) if isinstance(value, str) else value
+    if not isinstance(places, (list, tuple)) or not all(isinstance(place, str) and place for place in places):
+        raise ValueError("write a place like choices.*.text, or a list of them")
+    return tuple(places)
+
+
 Seconds: Final = Marker(_read_seconds)
 Cut: Final = Marker(_read_cut)  # seconds, or a percentage as text
 Rate: Final = Marker(_read_rate)
 Protocol: Final = Marker(_read_protocol)
+Places: Final = Marker(_read_places)  # one place in a JSON document, or several
 
 
 def decode(tree: Any, kind: type[msgspec.Struct]) -> Any:

@@ -5,6 +5,7 @@
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from llmgen.recorder cimport EventRow, Records, RequestRow
+from llmgen.wire.ndjson cimport NdjsonParser
 from llmgen.wire.scanner cimport ScanMemory, ScanRules
 from llmgen.wire.sink cimport Sink
 from llmgen.wire.sse cimport SseParser
@@ -74,6 +75,7 @@ cdef enum Mode:                  # how the body of the answer is read
     MODE_WHOLE = 2               # one JSON document
     MODE_ERROR = 3               # not a 2xx: the first bytes are kept for errors.jsonl
     MODE_ODD = 4                 # a 2xx that cannot be an answer (HTML, an encoding we did not ask for)
+    MODE_LINES = 5               # one JSON document a line
 
 
 # One read of a socket. `t` is the best stamp: the kernel's if there is one.
@@ -86,11 +88,18 @@ cdef struct Read:
     bint filled                  # the read filled its buffer: not even its last event has an exact time
 
 
+cdef enum:                       # = dialects.End
+    SIGN_DONE = 1                # the marker [DONE], or an event that says itself that the answer is over
+    SIGN_FINISH = 2              # a finish reason
+
+
 # What all heads (class x path x streaming) of the plan look like to the answer.
 cdef struct Expect:
     const ScanRules* rules
     bint stream
-    bint needs_end               # the API promises an end marker or a finish reason; without it the stream was cut
+    uint32_t needs_end           # SIGN_ bits that the API promises; without any of them the stream was cut. 0: none
+    bint lines                   # a stream of unknown content type is one of lines, not of server-sent events
+    bint tokenless               # an answer that bears no tokens (embeddings) is not empty if it tells an item
 
 
 cdef struct Totals:              # counted where it happens, copied to the worker's counters by the core
@@ -134,6 +143,7 @@ cdef struct Exchange:
     int64_t active               # time of the last sign of life, for the idle timeout
     # reading the answer
     SseParser sse
+    NdjsonParser lines
     ScanMemory memory
     uint8_t* kept                # whole answer, or the first bytes of an error
     uint32_t kept_size

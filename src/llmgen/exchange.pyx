@@ -25,9 +25,19 @@ from llmgen.recorder cimport (
     records_new_event,
     records_observe,
 )
+from llmgen.wire.ndjson cimport (
+    NDJSON_LINE,
+    NDJSON_MORE,
+    ndjson_free,
+    ndjson_give,
+    ndjson_init,
+    ndjson_last,
+    ndjson_next,
+)
 from llmgen.wire.scanner cimport (
     KIND_ERROR,
     KIND_FINISH,
+    KIND_ROLE,
     KIND_TEXT,
     KIND_TOKENS,
     KIND_USAGE,
@@ -93,7 +103,7 @@ cdef void on_headers(void* ctx, uint64_t user, int status, const Header* headers
     cdef Exchange* x = <Exchange*>user
     cdef const Header* h
     cdef size_t i
-    cdef bint event_stream = False, json = False, html = False, typed = False, encoded = False
+    cdef bint event_stream = False, lines = False, json = False, html = False, typed = False, encoded = False
     x.row.headers = a.read.t
     x.row.http_status = <uint16_t>status
     x.active = a.read.t_user
@@ -109,19 +119,20 @@ cdef void on_headers(void* ctx, uint64_t user, int status, const Header* headers
             event_stream = value_starts(h, "text/event-stream", 17)
             json = value_starts(h, "application/json", 16)
             html = value_starts(h, "text/html", 9)
+            lines = is_lines(h)
         elif header_is(h, "content-encoding", 16):
             encoded = h.value_size > 0 and not value_starts(h, "identity", 8)
     if html or encoded:
         x.mode = MODE_ODD
     elif event_stream:
         x.mode = MODE_SSE
+    elif lines:
+        x.mode = MODE_LINES
     elif json or not x.expect.stream:
         x.mode = MODE_WHOLE
         x.row.flags |= FLAG_WHOLE_ANSWER
     else:
-        x.mode = MODE_SSE
-        x.row.flags |= FLAG_ODD_CONTENT_TYPE
-    if x.mode == MODE_SSE and not event_stream and typed and not x.expect.stream:
+        x.mode = MODE_LINES if x.expect.lines else MODE_SSE
         x.row.flags |= FLAG_ODD_CONTENT_TYPE
 
 
@@ -139,10 +150,20 @@ cdef uint32_t retry_after(const Header* headers, size_t count) noexcept nogil:
     return seconds
 
 
+cdef bint is_lines(const Header* h) noexcept nogil:
+    """The content types under which newline-delimited JSON goes."""
+    return (
+        value_starts(h, "application/x-ndjson", 20)
+        or value_starts(h, "application/ndjson", 18)
+        or value_starts(h, "application/jsonl", 17)
+    )
+
+
 cdef void on_data(void* ctx, uint64_t user, const uint8_t* data, size_t size) noexcept nogil:
     cdef Answers* a = <Answers*>ctx
     cdef Exchange* x = <Exchange*>user
     cdef SseEvent event
+    cdef Span line
     cdef int result
     if size == 0:
         return
@@ -158,8 +179,18 @@ cdef void on_data(void* ctx, uint64_t user, const uint8_t* data, size_t size) no
             result = sse_next(&x.sse, &event)
             if result != SSE_EVENT:
                 break
-            on_event(a, x, &event)
+            on_event(a, x, &event.data)
         if result != SSE_MORE:
+            x.trouble = STATUS_MALFORMED_STREAM
+            x.mode = MODE_ODD
+    elif x.mode == MODE_LINES:
+        ndjson_give(&x.lines, data, size)
+        while True:
+            result = ndjson_next(&x.lines, &line)
+            if result != NDJSON_LINE:
+                break
+            on_event(a, x, &line)
+        if result != NDJSON_MORE:
             x.trouble = STATUS_MALFORMED_STREAM
             x.mode = MODE_ODD
     elif x.mode == MODE_WHOLE:
@@ -172,10 +203,13 @@ cdef void on_data(void* ctx, uint64_t user, const uint8_t* data, size_t size) no
 cdef void on_end(void* ctx, uint64_t user, int end, uint32_t code) noexcept nogil:
     cdef Answers* a = <Answers*>ctx
     cdef Exchange* x = <Exchange*>user
+    cdef Span line
     if x.has_ended:
         return                   # a write that failed on a dying connection has read its end already
     x.end = <uint8_t>end
     x.has_ended = True
+    if x.mode == MODE_LINES and (end == END_OK or end == END_CLOSE) and ndjson_last(&x.lines, &line):
+        on_event(a, x, &line)    # only the end shows that the last line is whole: its time is the end's
     x.next = a.ended
     a.ended = x
 
@@ -200,10 +234,11 @@ cdef void answers_sink(Answers* a, Sink* sink) noexcept nogil:
 
 # -- one event ------------------------------------------------------------------------------------------------------------
 
-cdef void on_event(Answers* a, Exchange* x, const SseEvent* event) noexcept nogil:
+cdef void on_event(Answers* a, Exchange* x, const Span* event) noexcept nogil:
+    """`event`: the data of a server-sent event, or a line."""
     cdef ScanFound found
     cdef RequestRow* row = x.row
-    cdef int result = scan_event_after(x.expect.rules, &x.memory, event.data.data, event.data.size, &found)
+    cdef int result = scan_event_after(x.expect.rules, &x.memory, event.data, event.size, &found)
     cdef int32_t tokens = 0
     cdef uint8_t flags = 0
     if result == SCAN_DONE:
@@ -213,7 +248,7 @@ cdef void on_event(Answers* a, Exchange* x, const SseEvent* event) noexcept nogi
         found.kind = found.done = 0
         if x.trouble == 0:
             x.trouble = STATUS_MALFORMED_STREAM
-            keep(x, event.data.data, event.data.size, KEPT_ERROR_BYTES)
+            keep(x, event.data, event.size, KEPT_ERROR_BYTES)
     elif found.kind & (KIND_ERROR | KIND_FINISH | KIND_USAGE):
         note_rare(x, &found, event)
     if found.done:
@@ -236,7 +271,7 @@ cdef void on_event(Answers* a, Exchange* x, const SseEvent* event) noexcept nogi
     a.totals.events += 1
 
 
-cdef void note_rare(Exchange* x, const ScanFound* found, const SseEvent* event) noexcept nogil:
+cdef void note_rare(Exchange* x, const ScanFound* found, const Span* event) noexcept nogil:
     cdef RequestRow* row = x.row
     if found.kind & KIND_FINISH:
         row.finish_reason = <uint8_t>found.finish
@@ -252,7 +287,7 @@ cdef void note_rare(Exchange* x, const ScanFound* found, const SseEvent* event) 
             row.output_source = SOURCE_USAGE
     if found.kind & KIND_ERROR and x.trouble == 0:
         x.trouble = STATUS_SERVER_TIMEOUT if tells_timeout(found.error) else STATUS_STREAM_ERROR
-        keep(x, event.data.data, event.data.size, KEPT_ERROR_BYTES)
+        keep(x, event.data, event.size, KEPT_ERROR_BYTES)
 
 
 cdef bint tells_timeout(Span error) noexcept nogil:
@@ -366,6 +401,7 @@ cdef void exchange_begin(Answers* a, Exchange* x) noexcept nogil:
     x.retry_after_s = 0
     x.connection = NULL
     sse_init(&x.sse, a.max_event_bytes)
+    ndjson_init(&x.lines, a.max_event_bytes)
     reset_reading(x)
     x.resends = 0
 
@@ -387,6 +423,8 @@ cdef void exchange_again(Exchange* x) noexcept nogil:
     cdef uint32_t limit = x.sse.max_event_bytes
     sse_free(&x.sse)
     sse_init(&x.sse, limit)
+    ndjson_free(&x.lines)
+    ndjson_init(&x.lines, limit)
     x.kept_size = x.body_size = x.text_size = 0
     reset_reading(x)
     x.resends += 1
@@ -418,7 +456,10 @@ cdef void read_whole(Answers* a, Exchange* x) noexcept nogil:
         row.output_source = SOURCE_IDS
     if x.capture and found.kind & KIND_TEXT:     # then found.text is the visible one
         append(&x.text, &x.text_size, &x.text_capacity, found.text.data, found.text.size, a.max_answer_bytes)
-    if not (found.kind & KIND_TOKENS) and row.output_tokens <= 0:
+    if x.expect.tokenless:
+        if not found.kind & KIND_ROLE:
+            x.trouble = STATUS_EMPTY
+    elif not (found.kind & KIND_TOKENS) and row.output_tokens <= 0:
         x.trouble = STATUS_EMPTY
 
 
@@ -434,12 +475,20 @@ cdef int http_status(int code) noexcept nogil:
     return STATUS_HTTP_OTHER
 
 
+cdef uint32_t signs_of(const RequestRow* row) noexcept nogil:
+    """SIGN_ bits: how the stream said that it is complete."""
+    return (SIGN_DONE if row.flags & FLAG_DONE_SEEN else 0) | (SIGN_FINISH if row.finish_reason else 0)
+
+
 cdef int exchange_status(Answers* a, Exchange* x) noexcept nogil:
     """The status of an exchange whose on_end came, from how it ended and from what it brought."""
     cdef RequestRow* row = x.row
+    cdef Span line
     if x.mode == MODE_SSE:
         if sse_close(&x.sse):
             row.flags |= FLAG_TRUNCATED_EVENT
+    elif x.mode == MODE_LINES and ndjson_last(&x.lines, &line):
+        row.flags |= FLAG_TRUNCATED_EVENT
     if x.end == END_UNPROCESSED:
         return STATUS_UNPROCESSED
     if x.end == END_PROTOCOL or x.end == END_MALFORMED:
@@ -455,9 +504,9 @@ cdef int exchange_status(Answers* a, Exchange* x) noexcept nogil:
     if x.mode == MODE_WHOLE:
         read_whole(a, x)
         return x.trouble
-    if x.mode != MODE_SSE:
+    if x.mode != MODE_SSE and x.mode != MODE_LINES:
         return STATUS_MALFORMED_STREAM
-    if x.expect.needs_end and row.finish_reason == 0 and not row.flags & FLAG_DONE_SEEN:
+    if x.expect.needs_end and not x.expect.needs_end & signs_of(row):
         return STATUS_STREAM_CUT
     return STATUS_OK if row.token_events else STATUS_EMPTY
 
@@ -486,6 +535,7 @@ cdef void exchange_finish(Answers* a, Exchange* x, int status, int64_t end) noex
 cdef void exchange_free(Exchange* x) noexcept nogil:
     """Gives back what the exchange allocated; the struct itself is the core's."""
     sse_free(&x.sse)
+    ndjson_free(&x.lines)
     free(x.kept)
     free(x.body)
     free(x.text)

@@ -49,6 +49,7 @@ FLAGS: Final[Mapping[str, str]] = {
     "workload.body": "--body",
     "workload.stream": "--no-stream",
     "workload.exact_output": "--exact-output",
+    "workload.continuous_usage": "--continuous-usage",
     "workload.max_tokens_field": "--max-tokens-field",
     "client.workers": "--workers",
     "client.connections": "--connections",

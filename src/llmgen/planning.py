@@ -174,7 +174,7 @@ class Requests:
         workload, trace = config.workload, config.load.trace
         self.config = config
         self.schedule = schedule.check(config.load)
-        self.dialect = dialects.get(config.target.api)
+        self.dialect = dialects.of(config.target)
         self.classes: list[RequestClass] = request_classes(config, self.dialect, model)
         self.tokens = tokens or tokenizers.load(workload.tokenizer, workload.template_tokens)
         self.mix = Mix(self.classes, config.seed, self.tokens.vocabulary.template_tokens)

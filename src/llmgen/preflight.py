@@ -95,8 +95,10 @@ def _may_still_refuse(stream: socket.socket, config: RunConfig) -> bool:
 
 
 def models_path(path: str) -> str | None:
-    """Where an OpenAI-like server lists its models, from the path of its endpoint; None if that cannot be told."""
+    """Where a server lists its models, from the path of its endpoint as its API has it; None if that cannot be told."""
     bare = path.partition("?")[0]
+    if bare.endswith("/api/chat"):  # Ollama
+        return bare.removesuffix("chat") + "tags"
     for endpoint in ("/chat/completions", "/completions", "/responses", "/messages", "/embeddings"):
         if bare.endswith(endpoint):
             return bare[: -len(endpoint)] + "/models"
@@ -297,13 +299,15 @@ def _read_answer(seen: Look, answer: Answer, target: Target, hidden: Sequence[st
         said = plain(hide(answer.body[:200].decode("utf-8", "replace"), hidden))
         raise ConfigError(
             f"{target.url}: refuses the credentials ({answer.status}): {said}; "
-            "set OPENAI_API_KEY, --api-key-env NAME or --header 'api-key: env:NAME'"
+            "set OPENAI_API_KEY (ANTHROPIC_API_KEY), --api-key-env NAME or --header 'api-key: env:NAME'"
         )
     if answer.status != 200:
         return
     try:
-        listed = json.loads(answer.body)["data"]
-        seen.models = [str(entry["id"]) for entry in listed if isinstance(entry, dict) and "id" in entry]
+        document = json.loads(answer.body)
+        listed = document["data"] if "data" in document else document["models"]  # Ollama says models, and name
+        entries = [entry for entry in listed if isinstance(entry, dict)]
+        seen.models = [str(entry.get("id", entry.get("name"))) for entry in entries if "id" in entry or "name" in entry]
         limits = [entry.get("max_model_len") for entry in listed if isinstance(entry, dict)]
         if limits and isinstance(limits[0], int):
             seen.facts["max_model_len"] = limits[0]

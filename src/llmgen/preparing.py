@@ -40,7 +40,10 @@ def warn_of_proxies() -> None:
 
 def request_headers(config: RunConfig) -> dict[str, str]:
     """The user's headers with their secrets, for the control pipe only."""
-    headers = resolve_headers(config.target)
+    dialect = dialects.of(config.target)
+    headers = resolve_headers(config.target, key=dialect.key)
+    own = {name.lower() for name in headers}
+    headers.update({name: value for name, value in dialect.headers.items() if name not in own})
     command = config.target.api_key_command
     if command is None:
         return headers
@@ -55,7 +58,7 @@ def request_headers(config: RunConfig) -> dict[str, str]:
     key = done.stdout.strip()
     if not key:
         raise ConfigError("target.api_key_command: printed nothing; it must print the key")
-    headers["authorization"] = resolve_value("target.api_key_command", f"Bearer {key}")
+    headers[dialect.key.header] = resolve_value("target.api_key_command", dialect.key.prefix + key)
     return headers
 
 
@@ -89,7 +92,7 @@ def tls_context(config: RunConfig) -> ssl.SSLContext:
 
 def endpoint_paths(config: RunConfig) -> list[str]:
     """The endpoint's path on every target."""
-    return list(planning.endpoint_paths(config, dialects.get(config.target.api)))
+    return list(planning.endpoint_paths(config, dialects.of(config.target)))
 
 
 def models_wanted(config: RunConfig) -> list[str]:

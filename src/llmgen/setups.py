@@ -34,13 +34,19 @@ def setups(
     client, t = config.client, config.target
     id_head = target.request_id(run_id)
     targets = []
+    weights = t.weights or (1,) * len(prepared.targets)
+    dialect = plan.dialect
     for number, (one, seen) in enumerate(zip(prepared.targets, prepared.looks, strict=True)):
-        heads = target.heads(one, number, seen.protocol, plan.heads, prepared.headers, id_head)
-        targets.append(TargetSetup(list(one.addresses), seen.protocol, one.secure, heads, one.host))
+        heads = target.heads(one, number, seen.protocol, plan.heads, prepared.headers, id_head, dialect.accept)
+        targets.append(TargetSetup(list(one.addresses), seen.protocol, one.secure, heads, one.host, weights[number]))
     slots = split(config.load.concurrency or 0, count) if plan.schedule.closed else [0] * count
     limits = split(client.connections, count) if client.connections else [0] * count
     ready = split(client.preconnect, count)
-    heads_setup = [HeadSetup(head.stream, bool(plan.dialect.end), plan.dialect.scanner) for head in plan.heads]
+    rules = None if dialect.rules is None else list(dialect.rules)
+    heads_setup = [
+        HeadSetup(head.stream, dialect.end.value, dialect.scanner, dialect.framing, dialect.tokens, rules)
+        for head in plan.heads
+    ]
     return [
         Setup(
             worker=number,

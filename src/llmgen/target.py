@@ -18,6 +18,7 @@ from llmgen.plan import Head
 from llmgen.wire import hpack
 
 USER_AGENT: Final = "llmgen"
+EVENT_STREAM: Final = "text/event-stream"
 Address = tuple[Any, ...]  # ("inet", host, port) | ("inet6", host, port, scope) | ("unix", path)
 
 
@@ -75,10 +76,10 @@ def _addresses(host: str, port: int, url: str) -> tuple[Address, ...]:
     return tuple(dict.fromkeys(addresses))
 
 
-def request_headers(stream: bool, extra: Mapping[str, str]) -> list[tuple[str, str]]:
+def request_headers(stream: bool, extra: Mapping[str, str], accept: str = EVENT_STREAM) -> list[tuple[str, str]]:
     """Headers of a request besides its first line, host, length and ids; the user's win over ours."""
     headers = {
-        "accept": "text/event-stream" if stream else "application/json",
+        "accept": accept if stream else "application/json",
         "content-type": "application/json",
         "user-agent": USER_AGENT,
     }
@@ -120,12 +121,18 @@ def http2_head(target: Target, path: str, headers: Sequence[tuple[str, str]], me
 
 
 def heads(
-    target: Target, number: int, protocol: int, plan_heads: Sequence[Head], extra: Mapping[str, str], id_head: str
+    target: Target,
+    number: int,
+    protocol: int,
+    plan_heads: Sequence[Head],
+    extra: Mapping[str, str],
+    id_head: str,
+    accept: str = EVENT_STREAM,
 ) -> list[bytes]:
-    """The constant head for every head of the plan."""
+    """The constant head for every head of the plan; `accept`: the media type of a stream."""
     built = []
     for head in plan_heads:
-        headers = request_headers(head.stream, extra)
+        headers = request_headers(head.stream, extra, accept)
         path = head.paths[number]
         built.append(http1_head(target, path, headers, id_head) if protocol == 1 else http2_head(target, path, headers))
     return built

@@ -34,6 +34,7 @@ URL_HINT: Final = "write http://HOST[:PORT][/path], https://… or unix:/path/of
 MAX_UNIX_PATH: Final = 107  # sun_path of sockaddr_un holds 108 bytes, the last a zero (unix(7))
 MAX_SPIN_S: Final = 0.01  # a spin is there to beat the timer's ~50 us; longer ones only burn the core
 MAX_RETRIES: Final = 16  # waits double up to half a minute; a request's total timeout ends before more
+MAX_WEIGHT: Final = 1_000_000  # the core counts turns in 64 bits and weights in 32
 MAX_WORKERS: Final = 0xFFFE  # REQUEST_DTYPE and PLAN_DTYPE hold 16 bits; 0xFFFF is "none"
 
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
@@ -63,7 +64,7 @@ def validate(config: RunConfig, environ: Mapping[str, str] = os.environ) -> None
     _check_load(config.load)
     _check_client(config)
     thresholds(config.verdict)
-    classes = request_classes(config, dialects.get(config.target.api), config.target.model or "any")
+    classes = request_classes(config, dialects.of(config.target), config.target.model or "any")
     _check_objectives(config, classes)
 
 
@@ -126,14 +127,23 @@ def _check_target(target: Target, environ: Mapping[str, str]) -> None:
     if not target.urls:
         raise ConfigError("target.urls: missing: where shall the load go? (--url URL)")
     schemes = {_check_url(url, f"target.urls[{number}]").scheme for number, url in enumerate(target.urls)}
-    dialects.get(target.api)
+    dialects.of(target)
     _one_of("target.balance", target.balance, BALANCES)
+    _check_weights(target)
     for name, value in target.headers.items():
         _check_header(name, value, environ)
     _check_key_source(target, environ)
     if target.connect_to is not None:
         _check_address(target.connect_to)
     _check_tls(target, schemes)
+
+
+def _check_weights(target: Target) -> None:
+    if target.weights and len(target.weights) != len(target.urls):
+        raise wrong("target.weights", target.weights, f"there are {len(target.urls)} urls: one weight for each")
+    for number, weight in enumerate(target.weights):
+        if not 1 <= weight <= MAX_WEIGHT:
+            raise wrong(f"target.weights[{number}]", weight, f"must be a whole number from 1 to {MAX_WEIGHT}")
 
 
 def _check_url(url: str, key: str) -> SplitResult:

@@ -38,8 +38,11 @@ class HeadSetup(msgspec.Struct, frozen=True):
     """How answers to requests with this head are read."""
 
     stream: bool
-    needs_end: bool
-    dialect: str
+    needs_end: int  # dialects.End: one of these signs must have come; 0: none
+    dialect: str  # name of the scanner's rules
+    framing: str = "sse"  # sse | ndjson: what a stream of unknown content type is
+    tokens: bool = True  # the answer bears tokens
+    rules: list[Any] | None = None  # the scanner's rules where no name knows them
 
 
 class TargetSetup(msgspec.Struct, frozen=True):
@@ -48,6 +51,7 @@ class TargetSetup(msgspec.Struct, frozen=True):
     secure: bool
     heads: list[bytes]
     host: str
+    weight: int = 1  # share of the requests
 
 
 class TlsSetup(msgspec.Struct, frozen=True):
@@ -115,7 +119,7 @@ class Worker:
 
     def __init__(self, setup: Setup) -> None:
         self.setup = setup
-        rules = {head.dialect: Rules(head.dialect) for head in setup.heads}
+        rules = {head.dialect: Rules(head.dialect, head.rules) for head in setup.heads}
         self.engine = Engine(setup, [rules[head.dialect] for head in setup.heads])
         self.loop = uvloop.new_event_loop()
         self.answers = Path(setup.directory).parent / f"answers-{setup.worker}.jsonl"

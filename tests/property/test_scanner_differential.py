@@ -129,6 +129,7 @@ def meaning(document: object, rules: tuple[Rule, ...]) -> Found:
     found: dict[str, Any] = {"kind": Kind(0), "text": None, "usage": {}, "finish": None, "error": None, "done": False}
     strings = {path: value for path, value in members(document) if isinstance(value, str)}
     ids: int | None = None
+    beside = 0
 
     def holds(rule: Rule) -> bool:
         return len(rule) == 2 or strings.get(tuple(str(rule[2][0]).split("."))) in rule[2][1:]
@@ -144,8 +145,9 @@ def meaning(document: object, rules: tuple[Rule, ...]) -> Found:
                     continue
                 if role in ("text", "reasoning", "tool"):
                     if isinstance(value, str) and value:
+                        if found["text"] is None or (role == "text" and not found["kind"] & Kind.text):
+                            found["text"] = value
                         found["kind"] |= Kind[role]
-                        found["text"] = value if found["text"] is None else found["text"]
                 elif role == "role":
                     found["kind"] |= Kind.role if isinstance(value, str) and value else Kind(0)
                 elif role == "finish":
@@ -163,7 +165,12 @@ def meaning(document: object, rules: tuple[Rule, ...]) -> Found:
                         ids = (ids or 0) + sum(type(item) in (int, float) for item in value)
                 elif type(value) is int and 0 <= value < 2**31:
                     found["kind"] |= Kind.usage
-                    found["usage"][role] = value
+                    if role.endswith("_beside"):
+                        beside += value
+                    if role != "input_tokens_beside":
+                        found["usage"][role.removesuffix("_beside")] = value
+    if "input_tokens" in found["usage"]:
+        found["usage"]["input_tokens"] = min(found["usage"]["input_tokens"] + beside, 2**31 - 1)
     return Found(**{**found, "usage": found["usage"] or None, "token_ids": ids})
 
 

@@ -65,6 +65,9 @@ def test_a_url_is_required() -> None:
     [
         ({"target__api": "caht"}, r"target\.api='caht': unknown API; use one of .*chat"),
         ({"target__balance": "robin"}, r"target\.balance='robin': unknown; did you mean 'round-robin'\?"),
+        ({"target__weights": (1, 2)}, r"target\.weights=\(1, 2\): there are 1 urls: one weight for each"),
+        ({"target__weights": (0,)}, r"target\.weights\[0\]=0: must be a whole number from 1"),
+        ({"target__api": "messages", "workload__exact_output": True}, r"workload\.exact_output: target\.api='messages'"),
         ({"target__connect_to": "host"}, r"target\.connect_to='host': write HOST:PORT"),
         ({"target__connect_to": "host:70000"}, r"target\.connect_to=.*HOST:PORT"),
         ({"target__ca": "/none"}, r"target\.ca='/none': has no effect without an https"),

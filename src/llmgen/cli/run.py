@@ -71,13 +71,15 @@ Exit codes: 0 done, 1 bug, 2 usage or configuration, 3 an objective missed,
 @click.argument("config", required=False, type=click.Path(path_type=Path))
 @target("--url", multiple=True, metavar="URL", help="Server: http://, https:// or unix:/path.sock; without a path, or "
         "ending in /v1, the API's endpoint is appended. Repeat for one cluster of several.")  # fmt: skip
-@target("--api", metavar="NAME", help="API: chat or completions.  [default: chat]")
+@target("--api", metavar="NAME", help="API: chat, completions, responses, messages (Anthropic), ollama or "
+        "embeddings; custom is described in the file.  [default: chat]")  # fmt: skip
 @target("--model", metavar="NAME", help="Model, or weighted list a:3,b:1.  [default: first of /v1/models]")
 @target("--path", metavar="P", help="Path of the endpoint, instead of the URL's and the API's.")
 @target("--query", multiple=True, metavar="K=V", callback=pairs, help="Query parameter. Repeatable.")
 @target("--header", multiple=True, metavar="'K: V'", callback=headers,
         help="Header. V may be env:NAME or @file, and must be for a credential. Repeatable.")  # fmt: skip
-@target("--api-key-env", metavar="NAME", help="Variable with the API key.  [default: OPENAI_API_KEY, if set]")
+@target("--api-key-env", metavar="NAME", help="Variable with the API key.  [default: OPENAI_API_KEY, "
+        "ANTHROPIC_API_KEY for messages, if set]")  # fmt: skip
 @target("--api-key-command", metavar="CMD", help="Command that prints the API key.")
 @target("--http", metavar="auto|1.1|2", help="Protocol. auto: ALPN on https, 1.1 on http; 2 on http is prior "
         "knowledge.  [default: auto]")  # fmt: skip
@@ -120,6 +122,8 @@ Exit codes: 0 done, 1 bug, 2 usage or configuration, 3 an objective missed,
           "[default: words]")  # fmt: skip
 @workload("--body", type=Json(), help="Merged last into every body, like '{\"temperature\": 0}'.")
 @workload("--exact-output", is_flag=True, help="Ask servers that can for exactly that many tokens.")
+@workload("--continuous-usage", is_flag=True, help="Ask vLLM and SGLang for the tokens so far in every event (chat, "
+          "completions).")  # fmt: skip
 @workload("--max-tokens-field", metavar="NAME", help="Field of the body for the answer length.  [default: the API's]")
 @workload("--no-stream", is_flag=True, help="Ask for whole answers.")
 @client("--workers", type=Auto(), metavar="N|auto", help="Sending processes; auto: as few as the plan needs.  "

@@ -2,51 +2,46 @@
 
 from __future__ import annotations
 
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final
 
+from llmgen.dialects.anthropic_messages import Messages
+from llmgen.dialects.custom import Custom
+from llmgen.dialects.dialect import Dialect
 from llmgen.dialects.endpoint import endpoint_path
 from llmgen.dialects.frame import Ask, Frame, Slot
+from llmgen.dialects.ollama import Ollama
 from llmgen.dialects.openai_chat import Chat
 from llmgen.dialects.openai_completions import Completions
+from llmgen.dialects.openai_embeddings import Embeddings
+from llmgen.dialects.openai_responses import Responses
 from llmgen.dialects.stream import End
 from llmgen.errors import ConfigError
 
-__all__ = ["DIALECTS", "Ask", "Dialect", "End", "Frame", "Slot", "endpoint_path", "get"]
+if TYPE_CHECKING:
+    from llmgen.config import Target
+
+__all__ = ["DIALECTS", "Ask", "Dialect", "End", "Frame", "Slot", "endpoint_path", "get", "of"]
+
+DIALECTS: Final[dict[str, Dialect]] = {
+    dialect.name: dialect for dialect in (Chat(), Completions(), Responses(), Messages(), Ollama(), Embeddings())
+}
 
 
-class Dialect(Protocol):
-    """What `--api NAME` chooses."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def path(self) -> str:
-        """Of the endpoint on a server that serves it at its root, with the version: /v1/…"""
-
-    @property
-    def scanner(self) -> str:
-        """Name of the rules in wire/scanner, for events and whole answers alike."""
-
-    @property
-    def end(self) -> End: ...
-
-    @property
-    def max_tokens_field(self) -> str: ...
-
-    @property
-    def prompt_field(self) -> str:
-        """The member of the body that holds the prompt; overrides must not touch it."""
-
-    def frame(self, ask: Ask) -> Frame: ...
-
-
-DIALECTS: Final[dict[str, Dialect]] = {dialect.name: dialect for dialect in (Chat(), Completions())}
+def of(target: Target) -> Dialect:
+    """The dialect of a target: `target.api`, or what `target.custom` describes. ConfigError."""
+    if target.custom is not None:
+        if target.api not in (Custom.name, "chat"):  # chat: the default
+            raise ConfigError(f"target.api={target.api!r}: contradicts target.custom; write custom, or leave one out")
+        return Custom(target.custom)
+    return get(target.api)
 
 
 def get(name: str) -> Dialect:
     """The dialect of that name. ConfigError listing the known ones."""
+    if name == Custom.name:
+        raise ConfigError("target.api='custom': needs target.custom, which describes the API (docs/dialects.md)")
     try:
         return DIALECTS[name]
     except KeyError:
-        raise ConfigError(f"target.api={name!r}: unknown API; use one of {', '.join(DIALECTS)}") from None
+        known = ", ".join((*DIALECTS, Custom.name))
+        raise ConfigError(f"target.api={name!r}: unknown API; use one of {known}") from None

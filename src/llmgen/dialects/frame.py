@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +16,14 @@ class Slot(enum.Enum):
 
     prompt = "prompt"  # text, already escaped for a JSON string
     output = "output"  # planned_output, a decimal number
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """Where the prompt goes in a body's members: raw JSON before and after it, quotes included."""
+
+    before: bytes
+    after: bytes
 
 
 Piece = bytes | Slot
@@ -51,6 +60,7 @@ class Ask:
     model: str | None = None  # None: the body names no model
     stream: bool = True
     exact_output: bool = False
+    continuous_usage: bool = False
     max_tokens_field: str | None = None  # None: the dialect's
     overrides: dict[str, Any] = field(default_factory=dict)  # `body:`, merged last
     key: str = "workload.body"  # where the overrides stand, for errors
@@ -97,6 +107,10 @@ def check_overrides(ask: Ask, prompt_field: str) -> None:
             f"{ask.key}.{prompt_field}: would replace the prompt that llmgen builds; leave it out and set "
             "workload.input (--input-tokens)"
         )
+    check_stream(ask)
+
+
+def check_stream(ask: Ask) -> None:
     if "stream" in ask.overrides and ask.overrides["stream"] is not ask.stream:
         raise ConfigError(
             f"{ask.key}.stream={ask.overrides['stream']!r}: use workload.stream or --no-stream, so that the answer "
@@ -107,36 +121,78 @@ def check_overrides(ask: Ask, prompt_field: str) -> None:
 def build(members: dict[str, Any], prompt_field: str, around: tuple[bytes, bytes], ask: Ask) -> Frame:
     """The frame of a body object: `members` in order, overrides merged, then `prompt_field` with `around` the prompt.
 
-    A member whose value is Slot.output is filled in a request at a time. The prompt comes last but for members that
-    only the overrides bring, so that what differs lies together.
+    The prompt comes last but for members that only the overrides bring, so that what differs lies together.
     """
     check_overrides(ask, prompt_field)
-    merged = merge({**members, prompt_field: Slot.prompt}, ask.overrides)
+    prompt = Prompt(b"", b"") if ask.whole_prompt else Prompt(*around)
+    return assemble({**members, prompt_field: prompt}, ask)
+
+
+def assemble(members: dict[str, Any], ask: Ask) -> Frame:
+    """The frame of `members` with the overrides merged in. Wherever a Slot.output stands, it is filled in a request at
+    a time; a Prompt stands exactly once. ConfigError if an override took that away.
+    """
+    merged = merge(members, ask.overrides)
     output = _fixed_output(members, merged, ask)
-    if output > 0:
-        merged = {name: output if value is Slot.output else value for name, value in merged.items()}
-    pieces: list[Piece] = [b"{"]
-    for number, (name, value) in enumerate(merged.items()):
-        pieces.append((b"," if number else b"") + encode(name, ask.key) + b":")
-        if value is Slot.prompt:
-            pieces += [Slot.prompt] if ask.whole_prompt else [around[0], Slot.prompt, around[1]]
-        else:
-            pieces.append(value if isinstance(value, Slot) else encode(value, f"{ask.key}.{name}"))
-    pieces.append(b"}")
+    pieces: list[Piece] = _pieces(merged, ask.key, output)
+    times = pieces.count(Slot.prompt)
+    if times != 1:
+        raise ConfigError(f"{ask.key}: the body holds the prompt {times} times; it must stand there exactly once")
     return Frame(_joined(pieces), output)
 
 
-def _fixed_output(members: dict[str, Any], merged: dict[str, Any], ask: Ask) -> int:
+def _pieces(value: Any, key: str, output: int) -> list[Piece]:
+    """JSON of a value that may hold slots, as pieces; slots for the output are `output` if that is fixed."""
+    if isinstance(value, Prompt):
+        return [value.before, Slot.prompt, value.after]
+    if isinstance(value, Slot):
+        return [value if output < 0 else b"%d" % output]
+    if not _holds_slot(value):
+        return [encode(value, key)]
+    pieces: list[Piece] = []
+    if isinstance(value, dict):
+        for number, (name, inner) in enumerate(value.items()):
+            pieces.append((b"," if number else b"{") + encode(name, key) + b":")
+            pieces += _pieces(inner, f"{key}.{name}", output)
+        return [*pieces, b"}"]
+    for number, inner in enumerate(value):
+        pieces.append(b"," if number else b"[")
+        pieces += _pieces(inner, f"{key}[{number}]", output)
+    return [*pieces, b"]"]
+
+
+def _holds_slot(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(map(_holds_slot, value.values()))
+    if isinstance(value, (list, tuple)):
+        return any(map(_holds_slot, value))
+    return isinstance(value, (Slot, Prompt))
+
+
+def _fixed_output(members: dict[str, Any], merged: Any, ask: Ask) -> int:
     """The output limit that an override put in the place of the planned one; -1: none did."""
-    limits = [name for name, value in members.items() if value is Slot.output and name != "min_tokens"]
-    for name in limits:
-        value = merged.get(name)
+    for path in _limits(members):
+        value = merged
+        for name in path:
+            value = value.get(name) if isinstance(value, dict) else None
         if value is None or isinstance(value, Slot):
             continue
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ConfigError(f"{ask.key}.{name}={value!r}: must be a whole number, 1 or above (or null: no limit)")
+            raise ConfigError(
+                f"{ask.key}.{'.'.join(path)}={value!r}: must be a whole number, 1 or above (or null: no limit)"
+            )
         return value
     return -1
+
+
+def _limits(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Where the planned output stands as a limit."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            if name != "min_tokens":
+                yield from _limits(inner, (*path, name))
+    elif value is Slot.output:
+        yield path
 
 
 def _joined(pieces: list[Piece]) -> tuple[Piece, ...]:

@@ -6,7 +6,8 @@ import enum
 
 
 class End(enum.Flag):
-    """Any one of a dialect's signs makes a stream complete; a stream that closes without one is `stream_cut`."""
+    """Any one of a dialect's signs makes a stream complete; one that closes without it is `stream_cut`. (= SIGN_)"""
 
-    done = 1  # the marker ``data: [DONE]``
+    none = 0
+    done = 1  # the marker ``data: [DONE]``, or an event that says itself that the answer is over
     finish = 2  # an event with a finish reason

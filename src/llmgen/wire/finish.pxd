@@ -16,12 +16,12 @@ cdef extern from *:
 
     typedef struct { const char *text; size_t size; uint32_t code; } llmgen_finish_name;
     #define NAME(text, code) {text, sizeof(text) - 1, code}
-    /* As OpenAI, Anthropic, Ollama, TGI, vLLM and SGLang write it. */
+    /* As OpenAI, Anthropic, Ollama, TGI, vLLM, SGLang and (the last three) llama.cpp's own API write it. */
     static const llmgen_finish_name LLMGEN_FINISH_NAMES[] = {
         NAME("stop", 1), NAME("length", 2), NAME("tool_calls", 3), NAME("content_filter", 4),
         NAME("function_call", 3), NAME("end_turn", 1), NAME("max_tokens", 2), NAME("tool_use", 3),
         NAME("stop_sequence", 1), NAME("refusal", 4), NAME("eos_token", 1), NAME("max_output_tokens", 2),
-        NAME("completed", 1), {NULL, 0, 0}
+        NAME("completed", 1), NAME("eos", 1), NAME("word", 1), NAME("limit", 2), {NULL, 0, 0}
     };
     #undef NAME
     """

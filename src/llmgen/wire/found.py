@@ -21,9 +21,10 @@ class Kind(enum.IntFlag):
 class Found(NamedTuple):
     """What one event carries.
 
-    `text`: the first text, reasoning or tool string, escapes resolved. `usage`: those of input_tokens, output_tokens,
-    reasoning_tokens and cached_tokens that the event tells. `finish`: the reason as the server wrote it. `error`: the
-    error member, decoded. `done`: [DONE], or the event itself ends the answer. `token_ids`: how many it holds.
+    `text`: the first visible text, else the first reasoning or tool string, escapes resolved. `usage`: those of
+    input_tokens, output_tokens, reasoning_tokens and cached_tokens that the event tells. `finish`: the reason as the
+    server wrote it. `error`: the error member, decoded. `done`: [DONE], or the event itself ends the answer.
+    `token_ids`: how many it holds.
     """
 
     kind: Kind

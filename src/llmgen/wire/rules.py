@@ -5,9 +5,10 @@ dot; ``*`` stands for every element of an array. A guard ``(path, value, ...)`` 
 the string at that path (without ``*``) is one of the values, wherever in the event it stands.
 
 Roles: ``text`` (visible), ``reasoning`` and ``tool`` are generated strings; ``role`` the role; ``finish`` the finish
-reason; ``input_tokens``, ``output_tokens``, ``reasoning_tokens`` and ``cached_tokens`` whole numbers; ``token_ids`` an
-array of numbers, which are counted; ``error`` any value but null, false and ""; ``done`` true or any string: the answer
-is over.
+reason; ``input_tokens``, ``output_tokens``, ``reasoning_tokens`` and ``cached_tokens`` whole numbers;
+``input_tokens_beside`` and ``cached_tokens_beside`` parts of the prompt that the event's input_tokens leave out (they
+are added; the latter are cached tokens, too); ``token_ids`` an array of numbers, which are counted; ``error`` any value
+but null, false and ""; ``done`` true or any string: the answer is over.
 """
 
 from __future__ import annotations
@@ -22,7 +23,16 @@ Guard: TypeAlias = tuple[Path, *tuple[str, ...]]
 Rule: TypeAlias = tuple[Path, str] | tuple[Path, str, Guard]
 
 TEXT_ROLES: Final = frozenset({"text", "reasoning", "tool"})
-TOKEN_ROLES: Final = frozenset({"input_tokens", "output_tokens", "reasoning_tokens", "cached_tokens"})
+TOKEN_ROLES: Final = frozenset(
+    {
+        "input_tokens",
+        "output_tokens",
+        "reasoning_tokens",
+        "cached_tokens",
+        "input_tokens_beside",
+        "cached_tokens_beside",
+    }
+)
 ROLES: Final = TEXT_ROLES | TOKEN_ROLES | {"role", "finish", "token_ids", "error", "done"}
 
 LONGEST: Final = 128  # bytes of a key or guard value; the scanner's buffer for escaped ones is sized by it
@@ -119,13 +129,14 @@ _RESPONSES: Final[tuple[Rule, ...]] = (
     ("output.*.name", "tool"),
     ("output.*.arguments", "tool"),
     ("output.*.role", "role"),
-    ("status", "finish", ("object", "response")),
+    ("status", "finish", ("status", "completed")),  # incomplete says why elsewhere
     ("incomplete_details.reason", "finish"),
     *_responses_usage("usage"),
     ("error", "error"),
 )
 
-# Anthropic's Messages API: members are told apart by their keys; `type` matters for the end and for errors only.
+# Anthropic's Messages API: members are told apart by their keys; `type` matters for the end and for errors only. Its
+# input_tokens are those that were neither read from its cache nor written to it.
 _MESSAGES: Final[tuple[Rule, ...]] = (
     ("delta.text", "text"),
     ("delta.thinking", "reasoning"),
@@ -137,10 +148,12 @@ _MESSAGES: Final[tuple[Rule, ...]] = (
     ("message.role", "role"),
     ("message.usage.input_tokens", "input_tokens"),
     ("message.usage.output_tokens", "output_tokens"),
-    ("message.usage.cache_read_input_tokens", "cached_tokens"),
+    ("message.usage.cache_read_input_tokens", "cached_tokens_beside"),
+    ("message.usage.cache_creation_input_tokens", "input_tokens_beside"),
     ("usage.input_tokens", "input_tokens"),
     ("usage.output_tokens", "output_tokens"),
-    ("usage.cache_read_input_tokens", "cached_tokens"),
+    ("usage.cache_read_input_tokens", "cached_tokens_beside"),
+    ("usage.cache_creation_input_tokens", "input_tokens_beside"),
     ("type", "done", ("type", "message_stop")),
     ("error", "error"),
     # a whole answer
@@ -166,6 +179,13 @@ _OLLAMA: Final[tuple[Rule, ...]] = (
     ("error", "error"),
 )
 
+# OpenAI's embeddings: no tokens come back; `role` stands for an item that is there ("object": "embedding").
+_EMBEDDINGS: Final[tuple[Rule, ...]] = (
+    ("data.*.object", "role"),
+    ("usage.prompt_tokens", "input_tokens"),
+    *_OPENAI_ERROR,
+)
+
 # Text Generation Inference's own API; `generated_text` repeats a stream's text in its last event, and is a whole
 # answer's only text.
 _TGI: Final[tuple[Rule, ...]] = (
@@ -185,6 +205,7 @@ DIALECTS: Final[Mapping[str, tuple[Rule, ...]]] = MappingProxyType(
         "responses": _RESPONSES,
         "messages": _MESSAGES,
         "ollama": _OLLAMA,
+        "embeddings": _EMBEDDINGS,
         "tgi": _TGI,
     }
 )

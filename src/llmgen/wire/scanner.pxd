@@ -3,7 +3,7 @@
 #   scan_event(rules.c, data, size, &found)                    SCAN_OK, SCAN_DONE or SCAN_MALFORMED
 #   scan_event_after(rules.c, &memory, data, size, &found)     the same result, faster along a stream of like events
 
-from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t
 
 from llmgen.wire.span cimport Span
 from llmgen.wire.trie cimport Rules, ScanRules
@@ -40,6 +40,7 @@ cdef struct ScanFound:           # spans lie in the scanned bytes
     Span finish_reason           # the string that `finish` was made from, without its quotes
     uint32_t done                # the event itself says that the answer is over (rule role `done`)
     uint32_t finish_escaped
+    int64_t beside               # prompt tokens of the event that input_tokens leave out; added to it at the end
 
 
 # What a stream remembers of its last event: all bytes before its text and all bytes after. Zeroed is initialised.

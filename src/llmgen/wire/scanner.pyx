@@ -28,7 +28,7 @@ takes the plain path; rules under which more depends on it are not `memorable`.
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t
+from libc.stdint cimport INT32_MAX, int32_t, int64_t, uint8_t, uint16_t, uint32_t
 from libc.string cimport memcmp, memcpy
 
 import json
@@ -39,9 +39,9 @@ from llmgen.wire.finish cimport FINISH_STOP, finish_code
 from llmgen.wire.jsonlex cimport BAD, number_end, same_key, skip_space, string_end, unescape
 from llmgen.wire.span cimport Span, span
 from llmgen.wire.trie cimport (
-    DOCUMENT, NOTHING, ROLE_CACHED_TOKENS, ROLE_DONE, ROLE_ERROR, ROLE_FINISH, ROLE_INPUT_TOKENS, ROLE_OUTPUT_TOKENS,
-    ROLE_REASONING_TOKENS, ROLE_ROLE, ROLE_TEXT, ROLE_TOKEN_ID, ROLE_TOKEN_IDS, ROLE_TOOL, Role, Rules, ScanCase,
-    ScanGuard, ScanKey, ScanNode, ScanRules,
+    DOCUMENT, NOTHING, ROLE_CACHED_BESIDE, ROLE_CACHED_TOKENS, ROLE_DONE, ROLE_ERROR, ROLE_FINISH, ROLE_INPUT_TOKENS,
+    ROLE_OUTPUT_TOKENS, ROLE_REASONING_TOKENS, ROLE_ROLE, ROLE_TEXT, ROLE_TOKEN_ID, ROLE_TOKEN_IDS, ROLE_TOOL, Role,
+    Rules, ScanCase, ScanGuard, ScanKey, ScanNode, ScanRules,
 )
 
 
@@ -141,6 +141,7 @@ cdef void remember(ScanMemory* memory, const uint8_t* data, size_t size, const S
 
 cdef inline void reset(ScanFound* found) noexcept nogil:
     found.kind = found.finish = found.text_escaped = found.done = found.finish_escaped = 0
+    found.beside = 0
     found.input_tokens = found.output_tokens = found.reasoning_tokens = found.cached_tokens = found.token_ids = -1
     found.text = found.error = found.finish_reason = span(NULL, 0)
 
@@ -331,6 +332,8 @@ cdef void settle(Walk* w) noexcept nogil:
             case = w.rules.cases + (node.first_case + j)
             if case.guards & w.guards:
                 take(<Role>case.role, w.values + i, w.found)
+    if w.found.beside and w.found.input_tokens >= 0:
+        w.found.input_tokens = <int32_t>min(w.found.input_tokens + w.found.beside, <int64_t>INT32_MAX)
 
 
 cdef void take(uint32_t role, const Value* value, ScanFound* found) noexcept nogil:
@@ -348,7 +351,7 @@ cdef void take(uint32_t role, const Value* value, ScanFound* found) noexcept nog
             found.kind |= KIND_ROLE
     elif role == ROLE_FINISH:
         take_finish(value, found)
-    elif role <= ROLE_CACHED_TOKENS:
+    elif role <= ROLE_CACHED_BESIDE:
         if value.what == NUMBER and value.number >= 0:
             found.kind |= KIND_USAGE
             take_tokens(role, <int32_t>value.number, found)
@@ -375,8 +378,12 @@ cdef void take_tokens(uint32_t role, int32_t number, ScanFound* found) noexcept 
         found.output_tokens = number
     elif role == ROLE_REASONING_TOKENS:
         found.reasoning_tokens = number
-    else:
+    elif role == ROLE_CACHED_TOKENS:
         found.cached_tokens = number
+    else:
+        found.beside += number
+        if role == ROLE_CACHED_BESIDE:
+            found.cached_tokens = number
 
 
 cdef void take_finish(const Value* value, ScanFound* found) noexcept nogil:
@@ -473,7 +480,7 @@ cdef object found_of(const ScanFound* f, int result):
                 ("cached_tokens", f.cached_tokens),
             )
             if number >= 0
-        }
+        } or None
     if f.kind & KIND_FINISH:
         finish = string_of(f.finish_reason, f.finish_escaped) if f.finish_reason.data != NULL else "stop"
     return Found(

@@ -14,6 +14,8 @@ cdef enum Role:
     ROLE_OUTPUT_TOKENS
     ROLE_REASONING_TOKENS
     ROLE_CACHED_TOKENS
+    ROLE_INPUT_BESIDE            # prompt tokens that input_tokens leave out
+    ROLE_CACHED_BESIDE           # such ones that are cached tokens, too
     ROLE_TOKEN_IDS               # an array of numbers; its elements have ROLE_TOKEN_ID
     ROLE_TOKEN_ID
     ROLE_ERROR

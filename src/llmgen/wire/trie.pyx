@@ -17,6 +17,8 @@ _ROLES = {
     "output_tokens": ROLE_OUTPUT_TOKENS,
     "reasoning_tokens": ROLE_REASONING_TOKENS,
     "cached_tokens": ROLE_CACHED_TOKENS,
+    "input_tokens_beside": ROLE_INPUT_BESIDE,
+    "cached_tokens_beside": ROLE_CACHED_BESIDE,
     "token_ids": ROLE_TOKEN_IDS,
     "token_id": ROLE_TOKEN_ID,
     "error": ROLE_ERROR,

@@ -87,7 +87,9 @@ def _request_class(name: str, klass: Klass, config: RunConfig, dialect: Dialect,
     else:
         models, weights = parse_models(config.target.model or model, "target.model")
     models, weights = _with_mapped(models, weights, config)
-    stream = workload.stream if klass.stream is None else klass.stream
+    stream = (workload.stream if klass.stream is None else klass.stream) and dialect.streams
+    if klass.stream and not dialect.streams:
+        raise ConfigError(f"{key}.stream=True: target.api={dialect.name!r} has whole answers only; leave it out")
     lengths = {
         what: parse_length(own, f"{key}.{what}") if own is not None else parse_length(shared, f"workload.{what}")
         for what, own, shared in (("input", klass.input, workload.input), ("output", klass.output, workload.output))
@@ -104,6 +106,7 @@ def _request_class(name: str, klass: Klass, config: RunConfig, dialect: Dialect,
                 model=one,
                 stream=stream,
                 exact_output=workload.exact_output,
+                continuous_usage=workload.continuous_usage and stream,
                 max_tokens_field=workload.max_tokens_field,
                 overrides=compose(_tools(klass.tools or workload.tools), compose(workload.body, klass.body)),
                 key=f"{key}.body",

@@ -67,6 +67,7 @@ VALUES: dict[str, tuple[str | None, Any]] = {
     "workload.body": ('{"a": {"b": null}}', {"a": {"b": None}}),
     "workload.stream": (None, False),
     "workload.exact_output": (None, True),
+    "workload.continuous_usage": (None, True),
     "client.workers": ("2", 2),
     "client.connections": ("5", 5),
     "client.streams_per_connection": ("6", 6),
