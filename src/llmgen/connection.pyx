@@ -6,21 +6,8 @@ in the socket comes with the next batch, after the other connections had their t
 """
 
 from libc.errno cimport (
-    EADDRINUSE,
-    EADDRNOTAVAIL,
-    EAGAIN,
-    ECONNREFUSED,
-    ECONNRESET,
-    EINPROGRESS,
-    EINTR,
-    EMFILE,
-    ENFILE,
-    ENOBUFS,
-    ENOENT,
-    ENOMEM,
-    ETIMEDOUT,
-    errno,
-)
+    EADDRINUSE, EADDRNOTAVAIL, EAGAIN, ECONNREFUSED, ECONNRESET, EINPROGRESS, EINTR, EMFILE, ENFILE, ENOBUFS,
+    ENOENT, ENOMEM, ETIMEDOUT, errno)
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
