@@ -222,7 +222,7 @@ def chunk_gaps(t: np.ndarray, request: np.ndarray, tokens: np.ndarray, start: np
     t: ns int64, request: row uint32, tokens: uint16 of every token event, in any order; start: (requests,) int64, a
     stamp of each request that is no later than its events (only for speed).
     """
-    t, request, k = _by_request_and_time(t, request, tokens, start)
+    t, request, k = by_request_and_time(t, request, tokens, start)
     if not len(t):
         return Gaps(t, t, request, False, np.zeros(len(start), np.int64))
     same_request = request[1:] == request[:-1]
@@ -245,7 +245,7 @@ def chunk_gaps(t: np.ndarray, request: np.ndarray, tokens: np.ndarray, start: np
     return Gaps(ns, carried[1:][same_request], of, False, each)
 
 
-def _by_request_and_time(
+def by_request_and_time(
     t: np.ndarray, request: np.ndarray, tokens: np.ndarray, start: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """Events sorted by (request, t); tokens are None if every event carries one.
