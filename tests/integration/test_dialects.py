@@ -6,6 +6,8 @@ and llama.cpp are played by a server of the test, as fast as the socket takes th
 
 from __future__ import annotations
 
+import socket
+import threading
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -191,7 +193,7 @@ def test_errors_as_the_apis_write_them(tmp_path: Path, api: str, answer: bytes, 
     assert statuses(result.requests) == {status: 4}
 
 
-# -- newline-delimited JSON ---------------------------------------------------------------------------------------------
+# -- newline-delimited JSON ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -330,6 +332,27 @@ def test_extras_of_vllm_and_sglang(tmp_path: Path) -> None:
 
 
 # -- targets ----------------------------------------------------------------------------------------------------------
+
+
+def test_all_addresses_of_a_name_are_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answer, reached = answer_of("openai_chat.sse"), set()
+    together = threading.Barrier(4)
+
+    def answering_together(peer: Peer, _: Request) -> None:
+        reached.add(peer.socket.getsockname()[0])
+        together.wait(20)  # four requests at once need four connections
+        peer.send(answer)
+
+    def resolved(host: str, port: int, **_: Any) -> list[Any]:
+        assert host == "cluster.test"
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (f"127.0.0.{last}", port)) for last in (1, 2, 3)]
+
+    with OddServer(answering(answering_together), host="0.0.0.0") as server:
+        monkeypatch.setattr("llmgen.target.socket.getaddrinfo", resolved)
+        flags = {"load.concurrency": 4, "load.requests": 4}
+        result = llmgen.run(configuration(f"http://cluster.test:{server.port}", tmp_path / "runs", **flags), quiet=True)
+    assert statuses(result.requests) == {"ok": 4}
+    assert reached == {"127.0.0.1", "127.0.0.2", "127.0.0.3"}
 
 
 @pytest.mark.parametrize(("balance", "least"), [("round-robin", 60), ("least-in-flight", 50), ("random", 40)])
