@@ -65,9 +65,9 @@ class PlanBuilder:
         self.dialect = self.requests.dialect
         self.classes = self.requests.classes
         self.heads = _heads(config, self.dialect, self.classes)
-        self.last_due_ns = 0  # of the rows written; 0 in a closed loop
+        self.last_due_ns: int = 0  # of the rows written; 0 in a closed loop
         self.planned_input = 0  # tokens, of the rows written
-        self.planned_output = 0
+        self.planned_output: int = 0
         self.rows_by_class = np.zeros(len(self.classes), np.int64)
         self.finished = False
         self._workers = workers
@@ -75,7 +75,7 @@ class PlanBuilder:
         static = StaticBytes()
         tokens = self.requests.tokens
         prompts = SyntheticPrompts(config.seed, static, tokens.vocabulary)
-        sources = _sources(self.requests, prompts, static)
+        sources = sources_of(self.requests, prompts, static)
         self._bodies = BodyBuilder(self.requests.mix.frames, prompts, static, sources)
         self._log = LogBodies(config, self.dialect, self.classes)
         self._template_tokens = tokens.vocabulary.template_tokens
@@ -246,8 +246,11 @@ class Requests:
                 )
 
 
-def _sources(requests: Requests, prompts: SyntheticPrompts, static: StaticBytes) -> dict[int, Source]:
-    """Where the prompts of the classes come from that are not plain synthetic ones, by the class's number."""
+def sources_of(requests: Requests, prompts: SyntheticPrompts, static: StaticBytes) -> dict[int, Source]:
+    """Where the prompts of the classes come from that are not plain synthetic ones, by the class's number.
+
+    From here on own data tells `requests` the lengths of its prompts.
+    """
     found: dict[int, Source] = {}
     for number, one in enumerate(requests.classes):
         key = f"workload.mix.{one.name}.data" if requests.config.workload.mix else "workload.data"

@@ -63,7 +63,7 @@ def look(
     """
     http = config.target.http
     started = time.monotonic()
-    stream = _connect(target, config.client.timeouts.connect, context)
+    stream = connected(target, config.client.timeouts.connect, context)
     with stream:
         took = time.monotonic() - started
         chosen = stream.selected_alpn_protocol() if isinstance(stream, ssl.SSLSocket) else None
@@ -79,7 +79,7 @@ def look(
             bare = {name: value for name, value in headers.items() if not is_secret_name(name)}
             answer = ask(stream, target, where or "/", bare)
             if where is not None and len(bare) < len(headers):
-                with _connect(target, config.client.timeouts.connect, context) as stream:
+                with connected(target, config.client.timeouts.connect, context) as stream:
                     answer = ask(stream, target, where, headers)
         elif where is not None:
             answer = ask(stream, target, where, headers)
@@ -105,7 +105,7 @@ def models_path(path: str) -> str | None:
     return None
 
 
-def _connect(target: Target, timeout_s: float, context: ssl.SSLContext | None) -> socket.socket:
+def connected(target: Target, timeout_s: float, context: ssl.SSLContext | None) -> socket.socket:
     """A connected (and secured) socket to the first address that takes us."""
     failure: OSError | None = None
     until = time.monotonic() + timeout_s

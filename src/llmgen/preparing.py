@@ -9,7 +9,7 @@ import subprocess
 from dataclasses import dataclass
 from typing import Final
 
-from llmgen import dialects, planning, preflight, sources, target
+from llmgen import calibration, dialects, planning, preflight, sources, target
 from llmgen.config import RunConfig
 from llmgen.credentials import resolve_headers, resolve_value
 from llmgen.errors import ConfigError
@@ -17,6 +17,7 @@ from llmgen.logs import log
 from llmgen.target import Target
 from llmgen.tls import make_context
 from llmgen.workload.mix import parse_models
+from llmgen.workload.tokenizers import SERVER, Tokens
 
 KEY_COMMAND_WAIT_S: Final = 30.0
 PROXY_VARIABLES: Final = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
@@ -30,6 +31,7 @@ class Prepared:
     targets: list[Target]
     looks: list[preflight.Look]
     model: str | None
+    tokens: Tokens | None = None  # None: what the configuration names
 
 
 def warn_of_proxies() -> None:
@@ -80,13 +82,22 @@ def prepare(config: RunConfig, headers: dict[str, str]) -> Prepared:
     if model is None and looks[0].models:
         model = looks[0].models[0]
         log.info("model: %s (the first that the target lists)", model)
-    return Prepared(headers, targets, looks, model)
+    tokens = None
+    if config.workload.tokenizer == SERVER:
+        context = tls_context(config, ["http/1.1"]) if targets[0].secure else None
+        first = parse_models(model, "target.model")[0][0]
+        tokens = calibration.tokens_of_server(targets[0], config, paths[0], headers, first, context)
+        log.info(
+            "tokens: %d words are one token each on %s; its template adds %d to a prompt",
+            *(len(tokens.vocabulary.words), targets[0].url, tokens.vocabulary.template_tokens),
+        )
+    return Prepared(headers, targets, looks, model, tokens)
 
 
-def tls_context(config: RunConfig) -> ssl.SSLContext:
-    """For the look at a target: offers the protocols that the configuration leaves open."""
+def tls_context(config: RunConfig, alpn: list[str] | None = None) -> ssl.SSLContext:
+    """For the look at a target: offers the protocols that the configuration leaves open, or these."""
     t = config.target
-    wanted = {"1.1": ["http/1.1"], "2": ["h2"]}.get(t.http, ["h2", "http/1.1"])
+    wanted = alpn or {"1.1": ["http/1.1"], "2": ["h2"]}.get(t.http, ["h2", "http/1.1"])
     return make_context(insecure=t.insecure, ca=t.ca, cert=t.cert, key=t.key, alpn=wanted)
 
 

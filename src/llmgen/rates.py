@@ -61,7 +61,7 @@ class RateCurve:
         piece = np.searchsorted(self.area, y, side="right") - 1
         beyond = piece >= len(self.length)
         np.minimum(piece, len(self.length) - 1, out=piece)
-        rest = y - self.area[piece]
+        rest = np.where(beyond, 0.0, y - self.area[piece])
         start, slope = self.start[piece], self.slope[piece]
         # The stable root of start*t + slope*t*t/2 = rest; without slope exactly rest / start.
         root = np.sqrt(np.maximum(start * start + 2.0 * slope * rest, 0.0))

@@ -41,6 +41,7 @@ from llmgen.metrics.verdict import exit_code
 from llmgen.plan import PlanReader
 from llmgen.planning import PlanBuilder
 from llmgen.preparing import Prepared, prepare, request_headers, warn_of_proxies
+from llmgen.preview import refuse_expensive
 from llmgen.records import NEVER_SENT, Run, merge, open_run
 from llmgen.report import html
 from llmgen.setups import check_limits, setups, workers_wanted
@@ -95,6 +96,7 @@ def run(
     set_up_log(log_json, quiet)
     config, notes = complete(config)
     validate(config)
+    refuse_expensive(config)
     rule = parse_abort(config.client.abort_on) if config.client.abort_on else None
     for note in notes:
         log.info(note)
@@ -154,7 +156,7 @@ class Controller:
         """The plan's first segments, for as many workers as its load needs."""
         most = self.config.client.connections or self.config.load.concurrency or 1 << 16
         self.count = min(self.config.client.workers or 1, most)
-        plan = PlanBuilder(self.config, self.plan_dir, self.count, self.prepared.model)
+        plan = PlanBuilder(self.config, self.plan_dir, self.count, self.prepared.model, self.prepared.tokens)
         plan.write_next()
         if self.config.client.workers is None:
             # one core is left to this process
@@ -162,7 +164,7 @@ class Controller:
             if wanted > 1:
                 shutil.rmtree(self.plan_dir)
                 self.count = wanted
-                plan = PlanBuilder(self.config, self.plan_dir, wanted, self.prepared.model)
+                plan = PlanBuilder(self.config, self.plan_dir, wanted, self.prepared.model, self.prepared.tokens)
                 plan.write_next()
         if plan.schedule.trace:
             plan.write_all()  # a broken row is found before anything is sent

@@ -156,6 +156,8 @@ class Schedule:
         if self.at_once:
             return 0.0
         span = None if self.duration_ns is None else self.duration_ns / NS
+        if span is None and self.curve is not None and math.isfinite(self.curve.span_s):
+            span = self.curve.span_s
         if self.curve is not None and self.requests is not None:
             by_count = float(self.curve.invert(np.array([float(self.requests)]))[0])
             span = by_count if span is None else min(span, by_count)
@@ -194,6 +196,8 @@ def check(load: Load) -> Schedule:
     if load.trace is not None:
         if not (0 < load.trace.scale < math.inf):
             raise ConfigError(f"load.trace.scale={load.trace.scale:g}: times are divided by it, it must be above 0")
+        if load.trace.loop and duration is None and requests is None:
+            raise ConfigError("load.trace.loop: needs an end; set load.duration (--duration) or load.requests")
     elif arrival.kind != "closed":
         at_once = load.rate == math.inf
         curve = None if at_once else _curve(load, duration)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from llmgen import machine, sources, target
 from llmgen.config import RunConfig
 from llmgen.errors import ConfigError
 from llmgen.planning import PlanBuilder
 from llmgen.preparing import Prepared
+from llmgen.schedule import Schedule
 from llmgen.worker import HeadSetup, Setup, TargetSetup, TlsSetup
 
 NS: Final = 1_000_000_000
@@ -110,7 +111,23 @@ def check_limits(config: RunConfig, prepared: Prepared, count: int) -> None:
         )
 
 
-def workers_wanted(config: RunConfig, plan: PlanBuilder) -> int:
+class Planned(Protocol):
+    """What is known of the requests of a plan."""
+
+    @property
+    def schedule(self) -> Schedule: ...
+
+    @property
+    def rows_written(self) -> int: ...
+
+    @property
+    def planned_output(self) -> int: ...
+
+    @property
+    def last_due_ns(self) -> int: ...
+
+
+def workers_wanted(config: RunConfig, plan: Planned) -> int:
     """As few as the planned events need, however many cores there are."""
     rows = max(1, plan.rows_written)
     events = plan.planned_output / rows

@@ -14,6 +14,7 @@ from llmgen.cli.check import check_command
 from llmgen.cli.demo import demo_command
 from llmgen.cli.export import export_command
 from llmgen.cli.listing import list_command
+from llmgen.cli.plan import plan_command
 from llmgen.cli.report import report_command
 from llmgen.cli.run import run_command
 from llmgen.cli.serve import serve_command
@@ -38,6 +39,7 @@ COMMANDS = (
     report_command,
     list_command,
     export_command,
+    plan_command,
     trace_command,
 )
 for each in COMMANDS:

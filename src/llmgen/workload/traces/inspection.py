@@ -74,8 +74,8 @@ class _Counts:
         values = np.flatnonzero(self._counts)
         total = int((values * self._counts[values]).sum())
         ranks = [max(1, -(-rows * p // 100)) for p in PERCENTILES]
-        middle = [int(np.searchsorted(upto, rank)) for rank in ranks]
-        return Lengths(total / rows, int(values[0]), *middle, int(values[-1]), total)
+        p50, p90, p99 = (int(np.searchsorted(upto, rank)) for rank in ranks)
+        return Lengths(total / rows, int(values[0]), p50, p90, p99, int(values[-1]), total)
 
 
 class _Beginnings:
