@@ -213,9 +213,12 @@ class Client(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 
 class Telemetry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One endpoint that tells the server's own metrics."""
+    """One endpoint that tells the server's own metrics in Prometheus's text format."""
 
     url: str
+    every: Annotated[float, Seconds] = 0.5
+    headers: dict[str, str] = {}  # a value may be "env:NAME" or "@file"
+    map: dict[str, str] = {}  # series of ours → 'NAME{label="value"} * FACTOR' on this page
 
 
 class Prices(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -248,6 +251,7 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     verdict: dict[str, float] = {}  # thresholds of the verdict on ourselves, over those of metrics/verdict.py
     regression: tuple[str, ...] = ()
     telemetry: tuple[Telemetry, ...] = ()
+    gpu: str | None = None  # local: the GPUs of this machine
     prices: Prices | None = None
 
 
@@ -449,7 +453,9 @@ def redact(config: RunConfig) -> dict[str, Any]:
     if target["api_key_command"]:
         program, *rest = target["api_key_command"].split(None, 1)
         target["api_key_command"] = f"{program} {HIDDEN}" if rest else program
-    tree["telemetry"] = [{**source, "url": redact_url(source["url"])} for source in tree["telemetry"]]
+    for source in tree["telemetry"]:
+        source["url"] = redact_url(source["url"])
+        source["headers"] = {name: _redact_value(name, value) for name, value in source["headers"].items()}
     # inf is no JSON number
     if tree["load"]["rate"] == math.inf:
         tree["load"]["rate"] = "inf"

@@ -70,6 +70,8 @@ FLAGS: Final[Mapping[str, str]] = {
     "client.abort_on": "--abort-on",
     "slo": "--slo",
     "verdict": "--verdict",
+    "telemetry": "--telemetry",
+    "gpu": "--gpu",
     "record": "--record",
     "keep_bodies": "--keep-bodies",
     "prices.max_cost": "--max-cost",

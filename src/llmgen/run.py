@@ -45,6 +45,7 @@ from llmgen.preview import refuse_expensive
 from llmgen.records import NEVER_SENT, Run, merge, open_run
 from llmgen.report import html
 from llmgen.setups import check_limits, setups, workers_wanted
+from llmgen.telemetry import sampling
 from llmgen.validation import complete, validate
 from llmgen.worker import Setup, Start
 
@@ -149,6 +150,7 @@ class Controller:
         rundir.write_json(directory / "run.json", self.info)
         self.control = ControlBlock(directory / "control.bin", self.count)
         self.workers: processes.Workers | None = None
+        self.telemetry = sampling.Sampler(config, directory)
 
     # -- plan ---------------------------------------------------------------------------------------------------------
 
@@ -215,6 +217,7 @@ class Controller:
                 if view is not None:
                     view.stop()
         self.end_ns = time.monotonic_ns()
+        self.telemetry.stop()
         self.worker_details = self.workers.details()
         self.workers.close()
 
@@ -229,6 +232,7 @@ class Controller:
         self.info.update(start_ns=self.start_ns, start_realtime_ns=self.start_realtime_ns)
         rundir.write_json(self.directory / "run.json", self.info)
         rundir.point_latest(self.directory)
+        self.telemetry.start(self.start_ns, self.start_ns + window_start, self.start_ns + window_end)
 
     def watch_over(self, view: LiveView | None) -> None:
         """Until every worker has said that it is done, has died, or its time is over."""
@@ -297,6 +301,7 @@ class Controller:
             self.workers.kill()
             with contextlib.suppress(OSError, ValueError):
                 self.workers.close()
+        self.telemetry.stop()
         shutil.rmtree(self.plan_dir, ignore_errors=True)
         if self.start_ns < 0:
             shutil.rmtree(self.directory, ignore_errors=True)
@@ -376,6 +381,7 @@ class Controller:
             shutil.rmtree(self.plan_dir, ignore_errors=True)
         (self.directory / "control.bin").unlink(missing_ok=True)
         self.try_write("run.json", lambda: rundir.write_json(self.directory / "run.json", self.info))
+        self.try_write("telemetry.npz", self.telemetry.finish)
         said = len(self.reasons)
         self.try_write("the merged records", lambda: self.merge(unsent))
         if len(self.reasons) > said:

@@ -21,6 +21,7 @@ from llmgen.decoding import closest, decode, wrong
 from llmgen.errors import ConfigError
 from llmgen.metrics.slo import impossible, parse_all
 from llmgen.metrics.verdict import thresholds
+from llmgen.telemetry import sampling
 from llmgen.workload import traces
 from llmgen.workload.mix import RequestClass, request_classes
 
@@ -66,6 +67,7 @@ def validate(config: RunConfig, environ: Mapping[str, str] = os.environ) -> None
     thresholds(config.verdict)
     classes = request_classes(config, dialects.of(config.target), config.target.model or "any")
     _check_objectives(config, classes)
+    sampling.check(config)
 
 
 def _check_objectives(config: RunConfig, classes: list[RequestClass]) -> None:

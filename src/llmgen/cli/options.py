@@ -78,6 +78,11 @@ def listed(_: click.Context, param: click.Parameter, items: Iterable[str]) -> tu
     return tuple(part.strip() for item in items for part in item.split(","))
 
 
+def pages(_: click.Context, param: click.Parameter, items: Iterable[str]) -> tuple[dict[str, str], ...]:
+    """Callback of a repeatable option of metrics pages: a list of telemetry as in a file."""
+    return tuple({"url": item} for item in items)
+
+
 def numbers(ctx: click.Context, param: click.Parameter, items: Iterable[str]) -> dict[str, float]:
     """Callback of a repeatable NAME=NUMBER option."""
     result: dict[str, float] = {}

@@ -20,6 +20,7 @@ from llmgen.cli.options import (
     headers,
     listed,
     numbers,
+    pages,
     pairs,
 )
 from llmgen.cli.report import show_result
@@ -152,6 +153,9 @@ Exit codes: 0 done, 1 bug, 2 usage or configuration, 3 an objective missed,
         "request, 'ttft<1s'. Repeatable.")  # fmt: skip
 @record("--verdict", multiple=True, metavar="K=V", callback=numbers, help="When this run is suspect or invalid, like "
         "suspect_lag_ms=5; docs/configuration.md lists them. Repeatable.")  # fmt: skip
+@record("--telemetry", multiple=True, metavar="URL", callback=pages, help="Metrics page of the server, of "
+        "dcgm-exporter or node_exporter, read during the run. Repeatable.")  # fmt: skip
+@record("--gpu", metavar="local", help="Read the GPUs of this machine during the run.")
 @record("--record", metavar="LEVEL", help="events: every token; requests: every request.  [default: events]")
 @record("--keep-bodies", is_flag=True, help="Keep request and answer bodies in the run directory.")
 @record("--max-cost", type=float, metavar="X", help="Refuse a run that would cost more by the prices in the file.")

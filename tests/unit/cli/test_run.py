@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from llmgen import cli
-from llmgen.config import FLAGS, Klass, RunConfig
+from llmgen.config import FLAGS, Klass, RunConfig, Telemetry
 from llmgen.errors import TargetError
 
 
@@ -84,6 +84,7 @@ VALUES: dict[str, tuple[str | None, Any]] = {
     "client.patience": ("3s", 3.0),
     "slo": ("ttft<1s", ("ttft<1s",)),
     "verdict": ("suspect_lag_ms=5", {"suspect_lag_ms": 5.0}),
+    "telemetry": ("http://n:1/metrics", (Telemetry(url="http://n:1/metrics"),)),
     "keep_bodies": (None, True),
     "seed": ("9", 9),
     "tags": ("a=b", {"a": "b"}),
