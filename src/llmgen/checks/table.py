@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from llmgen.checks.findings import Check, Level, Report
-from llmgen.report.text import canvas
+from llmgen.report.canvas import canvas
 
 MARKS: Final = {Level.ok: ("✓", "green"), Level.warn: ("!", "yellow"), Level.fail: ("✗", "bold red")}
 NAME_WIDTH: Final = 12  # "warm request"

@@ -296,6 +296,15 @@ class Cost(msgspec.Struct, frozen=True, kw_only=True):
     tokens_per_thousand_good_requests: float | None = None
 
 
+class Profile(msgspec.Struct, frozen=True, kw_only=True):
+    """What another tool would have printed (profiles.py): figures in ms by its names, and what this run cannot tell."""
+
+    name: str
+    requests: int
+    metrics: dict[str, Dist]
+    notes: tuple[str, ...] = ()
+
+
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
     """A rule of diagnosis.py that fits: what it suspects, the numbers that say so, and what to try."""
 
@@ -332,3 +341,4 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     sessions: Sessions | None = None
     cost: Cost | None = None
     diagnosis: tuple[Finding, ...] = ()
+    profiles: dict[str, Profile] = {}  # those that were asked for

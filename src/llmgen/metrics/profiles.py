@@ -18,20 +18,12 @@ import numpy as np
 from llmgen.columns import TOKEN_KINDS, Flag, Kind
 from llmgen.errors import ConfigError
 from llmgen.metrics import definitions
+from llmgen.metrics.figures import Profile
 from llmgen.metrics.measurements import Measurements
-from llmgen.metrics.statistics import Dist, distribution
+from llmgen.metrics.statistics import distribution
 
 NO_EVENTS: Final = "no events recorded: gaps are unknown (record: events)"
 TOKENISER: Final = "counts tokens with a local tokeniser of the model; here they are the server's usage"
-
-
-class Profile(msgspec.Struct, frozen=True, kw_only=True):
-    """Figures in ms by the other tool's names; notes say where this run cannot tell all."""
-
-    name: str
-    requests: int
-    metrics: dict[str, Dist]
-    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,9 +22,10 @@ from llmgen.metrics.figures import Group, Summary
 from llmgen.metrics.measurements import Measurements
 from llmgen.metrics.statistics import Dist
 from llmgen.records import Run, read_errors
+from llmgen.report.canvas import number, percent, share
 from llmgen.report.escaping import plain
 from llmgen.report.plots import Figure, figures
-from llmgen.report.text import LATENCIES, MEANS, measured_text, number, outcome, percent, share
+from llmgen.report.text import LATENCIES, MEANS, measured_text, outcome
 
 SLOWEST: Final = 20
 SAMPLES_PER_STATUS: Final = 3

@@ -5,8 +5,7 @@ Every number is one of summary.json. Lines fit `width` columns, with or without 
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from rich.console import Console
@@ -16,6 +15,8 @@ from rich.text import Text
 
 from llmgen.metrics.figures import Counts, Group, SloResult, Summary
 from llmgen.metrics.statistics import Dist
+from llmgen.report import conclusions
+from llmgen.report.canvas import LABEL_WIDTH, canvas, columns, heading, item, line, number, percent, percentile, share
 from llmgen.report.escaping import plain
 
 STYLES: Final = {"valid": "bold green", "suspect": "bold yellow", "invalid": "bold red", "incomplete": "bold red"}
@@ -40,7 +41,6 @@ LATENCIES: Final = (
     ("tls_ms", "TLS"),
 )
 COLUMNS: Final = (("p50", "p50"), ("p90", "p90"), ("p95", "p95"), ("p99", "p99"), ("max", "max"))
-LABEL_WIDTH: Final = 14
 MAX_GROUPS: Final = 8  # rows of a table of classes or targets; the rest is in summary.json
 
 
@@ -60,29 +60,20 @@ def render(
     _verdict(console, summary)
     _load(console, summary, info or {})
     _latencies(console, summary)
+    conclusions.profiles(console, summary)
     _throughput(console, summary)
     _groups(console, "CLASSES", summary.classes)
     _groups(console, "TARGETS", summary.targets)
+    _groups(console, "TURNS", summary.turns)
+    conclusions.sessions(console, summary)
     _errors(console, summary, errors)
+    conclusions.patience(console, summary)
     _slo(console, summary)
+    conclusions.cost(console, summary)
+    conclusions.stability(console, summary)
+    conclusions.diagnosis(console, summary)
     _client(console, summary)
     return finished()
-
-
-def canvas(width: int, color: bool) -> tuple[Console, Callable[[], str]]:
-    """A console of `width` columns, and what was printed to it, without blanks at the ends of lines."""
-    out = io.StringIO()
-    console = Console(
-        file=out,
-        width=width,
-        force_terminal=color,
-        color_system="standard" if color else None,
-        highlight=False,
-        markup=False,
-        emoji=False,
-        legacy_windows=False,
-    )
-    return console, lambda: "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"
 
 
 # -- sections -----------------------------------------------------------------------------------------------------
@@ -96,9 +87,9 @@ def _verdict(console: Console, summary: Summary) -> None:
         )
     )
     for reason in verdict.reasons:
-        _item(console, "•", plain(reason), STYLES[verdict.status])
+        item(console, "•", plain(reason), STYLES[verdict.status])
     for note in verdict.notes:
-        _item(console, "·", plain(note), "dim")
+        item(console, "·", plain(note), "dim")
     parts = [
         plain(str(part))
         for part in (summary.name, summary.run_id, summary.started and summary.started[:19] + "Z")
@@ -111,24 +102,24 @@ def _verdict(console: Console, summary: Summary) -> None:
 
 def _load(console: Console, summary: Summary, info: Mapping[str, Any]) -> None:
     load, requests, window = summary.load, summary.requests, summary.window
-    _heading(console, "LOAD")
+    heading(console, "LOAD")
     urls = [plain(str(target.get("url"))) for target in info.get("targets") or ()]
     if urls:
         more = f" and {len(urls) - 1} more" if len(urls) > 1 else ""
-        _line(console, "target", urls[0] + more)
+        line(console, "target", urls[0] + more)
     arrival = f" {plain(load.arrival)}" if load.arrival else ""
     offered = f"{requests.scheduled:,} requests,{arrival}"
     if load.offered_rate is not None:
         offered += f"{' ·' if arrival else ''} {number(load.offered_rate)}/s over the schedule"
-    _line(console, "offered", offered.rstrip(","))
+    line(console, "offered", offered.rstrip(","))
     sent = f"{requests.sent:,} sent"
     if requests.scheduled:
         sent += f" ({percent(requests.sent, requests.scheduled)})"
     if load.achieved_rate is not None:
         sent += f", {number(load.achieved_rate)}/s"
-    _line(console, "delivered", f"{sent}; at most {load.peak_in_flight:,} in flight")
-    _line(console, "ended", outcome(requests))
-    _line(console, "window", _window_text(summary, window.requests))
+    line(console, "delivered", f"{sent}; at most {load.peak_in_flight:,} in flight")
+    line(console, "ended", outcome(requests))
+    line(console, "window", _window_text(summary, window.requests))
 
 
 def _window_text(summary: Summary, counts: Counts) -> str:
@@ -155,24 +146,24 @@ def outcome(counts: Counts) -> str:
 def _latencies(console: Console, summary: Summary) -> None:
     rows = [(name, getattr(summary.latency, field)) for field, name in LATENCIES]
     rows = [(name, dist) for name, dist in rows if dist is not None and not _trivial(name, dist, summary)]
-    _heading(console, "LATENCY", "ms, requests of the window" if rows else "nothing to measure: no answer came")
+    heading(console, "LATENCY", "ms, requests of the window" if rows else "nothing to measure: no answer came")
     if not rows:
         return
-    table = _table(*(title for title, _ in COLUMNS), "n", "none")
+    table = columns(*(title for title, _ in COLUMNS), "n", "none")
     for name, dist in rows:
         headline = name == "TTFT from due"
-        cells = [_percentile(dist, field) for _, field in COLUMNS]
+        cells = [percentile(dist, field) for _, field in COLUMNS]
         table.add_row(
             Text(name, "bold" if headline else ""), *cells, f"{dist.n:,}", f"{dist.excluded:,}" if dist.excluded else ""
         )
     console.print(table)
     if any(field in dist.too_few for _, dist in rows for field, _ in COLUMNS):
-        _item(console, "*", "too few values for this percentile", "dim")
+        item(console, "*", "too few values for this percentile", "dim")
     head = summary.latency.ttft_from_due_ms or summary.latency.e2e_from_due_ms
     if head is not None and head.ci95:
         name = "TTFT" if summary.latency.ttft_from_due_ms else "E2E"
         spans = [f"{key} {number(low)}–{number(high)}" for key, (low, high) in head.ci95.items()]
-        _item(console, "·", f"95 % intervals of {name} from due: {', '.join(spans)}", "dim")
+        item(console, "·", f"95 % intervals of {name} from due: {', '.join(spans)}", "dim")
 
 
 def _trivial(name: str, dist: Dist, summary: Summary) -> bool:
@@ -182,35 +173,35 @@ def _trivial(name: str, dist: Dist, summary: Summary) -> bool:
 
 def _throughput(console: Console, summary: Summary) -> None:
     t, tokens = summary.throughput, summary.tokens
-    _heading(console, "THROUGHPUT", "per second of the window")
+    heading(console, "THROUGHPUT", "per second of the window")
     if t.requests_per_s is not None:
         text = f"{number(t.requests_per_s)} succeeded"
         if t.goodput is not None and t.goodput_requests_per_s is not None:
             text += f", {number(t.goodput_requests_per_s)} good (goodput {share(t.goodput)})"
-        _line(console, "requests", text)
+        line(console, "requests", text)
     parts = [f"{number(t.output_tokens_per_s)} output" if t.output_tokens_per_s is not None else ""]
     parts.append(f"{number(t.input_tokens_per_s)} input" if t.input_tokens_per_s is not None else "")
     parts.append(f"{number(t.failed_output_tokens_per_s)} of failed requests" if t.failed_output_tokens_per_s else "")
-    _line(console, "tokens", ", ".join(part for part in parts if part))
+    line(console, "tokens", ", ".join(part for part in parts if part))
     if t.events_per_s is not None:
-        _line(console, "events", number(t.events_per_s))
+        line(console, "events", number(t.events_per_s))
     if tokens.output is not None:
         source = ", ".join(f"{plain(name)} {count:,}" for name, count in tokens.output_source.items())
         text = f"{tokens.output:,} output"
         text += f", {share(tokens.output_ratio)} of those asked for" if tokens.output_ratio is not None else ""
         text += f"; {tokens.input:,} input" if tokens.input is not None else ""
-        _line(console, "in all", f"{text} (counted by {source})")
+        line(console, "in all", f"{text} (counted by {source})")
     if tokens.reasoning:
-        _line(console, "reasoning", f"{tokens.reasoning:,} of the output")
+        line(console, "reasoning", f"{tokens.reasoning:,} of the output")
     if tokens.cached is not None:
-        _line(console, "cached", f"{tokens.cached:,} of the input")
+        line(console, "cached", f"{tokens.cached:,} of the input")
 
 
 def _groups(console: Console, title: str, groups: Mapping[str, Group]) -> None:
     if len(groups) < 2:
         return
-    _heading(console, title, "TTFT and TPOT in ms")
-    table = _table("requests", "ok", "TTFT p50", "p95", "TPOT p50", "tok/s")
+    heading(console, title, "TTFT and TPOT in ms")
+    table = columns("requests", "ok", "TTFT p50", "p95", "TPOT p50", "tok/s")
     for name, group in list(groups.items())[:MAX_GROUPS]:
         ttft, tpot = group.latency.ttft_ms, group.latency.tpot_ms
         table.add_row(
@@ -223,14 +214,14 @@ def _groups(console: Console, title: str, groups: Mapping[str, Group]) -> None:
         )
     console.print(table)
     if len(groups) > MAX_GROUPS:
-        _item(console, "·", f"{len(groups) - MAX_GROUPS} more in summary.json", "dim")
+        item(console, "·", f"{len(groups) - MAX_GROUPS} more in summary.json", "dim")
 
 
 def _errors(console: Console, summary: Summary, errors: Sequence[Mapping[str, Any]]) -> None:
     if not summary.requests.failed:
         return
     total = summary.requests.scheduled
-    _heading(console, "ERRORS", f"{percent(summary.requests.failures, total)} of {total:,} requests")
+    heading(console, "ERRORS", f"{percent(summary.requests.failures, total)} of {total:,} requests")
     for status, count in sorted(summary.requests.failed.items(), key=lambda item: -item[1]):
         sample = next((error for error in errors if str(error.get("status")) == status), None)
         said = ""
@@ -238,12 +229,12 @@ def _errors(console: Console, summary: Summary, errors: Sequence[Mapping[str, An
             code = sample.get("http_status")
             said = f"{code} " if code else ""
             said += plain(str(sample.get("text") or ""), 160)
-        line = Table.grid(padding=(0, 2, 0, 0))
-        line.add_column(width=LABEL_WIDTH + 5)
-        line.add_column(width=8, justify="right")
-        line.add_column(ratio=1)
-        line.add_row(Text(f" {plain(status)}", "red"), f"{count:,}", Text(said, "dim"))
-        console.print(line)
+        grid = Table.grid(padding=(0, 2, 0, 0))
+        grid.add_column(width=LABEL_WIDTH + 5)
+        grid.add_column(width=8, justify="right")
+        grid.add_column(ratio=1)
+        grid.add_row(Text(f" {plain(status)}", "red"), f"{count:,}", Text(said, "dim"))
+        console.print(grid)
 
 
 def _slo(console: Console, summary: Summary) -> None:
@@ -251,7 +242,7 @@ def _slo(console: Console, summary: Summary) -> None:
     if not results:
         return
     missed = sum(result.met is False for result in results)
-    _heading(console, "SLO", f"{missed} missed" if missed else "all met")
+    heading(console, "SLO", f"{missed} missed" if missed else "all met")
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(width=2)
     table.add_column(ratio=1)
@@ -265,101 +256,35 @@ def _slo(console: Console, summary: Summary) -> None:
 
 
 def measured_text(result: SloResult) -> str:
-    """What a run did about an objective, in words."""
+    """What a run did about an objective, in words; of limits and shares with their 95 % interval."""
     if result.measured is None:
         return f"∞ ({result.missing:,} failed or unfinished)" if result.missing else "not measured"
     if result.unit == "ms":
         return f"{number(result.measured)} ms"
     if result.unit == "per_s":
         return f"{number(result.measured)}/s"
-    return share(result.measured)
+    between = "" if result.ci95 is None else f" ({'–'.join(share(edge)[:-2] for edge in result.ci95)})"
+    return f"{share(result.measured)}{between}"
 
 
 def _client(console: Console, summary: Summary) -> None:
     client, load = summary.client, summary.load
-    _heading(console, "CLIENT", "our own health")
+    heading(console, "CLIENT", "our own health")
     for name, dist in (("schedule lag", load.schedule_lag_ms), ("send lag", load.send_lag_ms)):
         if dist is not None:
-            _line(console, name, f"p50 {number(dist.p50)}, p99 {number(dist.p99)}, max {number(dist.max)} ms")
+            line(console, name, f"p50 {number(dist.p50)}, p99 {number(dist.p99)}, max {number(dist.max)} ms")
     if load.arrivals is not None and load.arrivals.ks_distance is not None:
         cv = "" if load.arrivals.cv is None else f", CV {load.arrivals.cv:.2f}"
-        _line(console, "arrivals", f"{load.arrivals.ks_distance:.3f} from the plan (KS distance of gaps){cv}")
+        line(console, "arrivals", f"{load.arrivals.ks_distance:.3f} from the plan (KS distance of gaps){cv}")
     if client.drain_lag_us is not None:
         lag = client.drain_lag_us
-        _line(console, "drain lag", f"p50 {number(lag.p50)}, p99 {number(lag.p99)} µs from kernel to us")
+        line(console, "drain lag", f"p50 {number(lag.p50)}, p99 {number(lag.p99)} µs from kernel to us")
     if client.stamps is not None:
         shared = "" if client.coalesced_share is None else f"; {share(client.coalesced_share)} of events shared a read"
-        _line(console, "stamps", f"{client.stamps}{shared}")
+        line(console, "stamps", f"{client.stamps}{shared}")
     parts = [f"{client.workers} worker{'' if client.workers == 1 else 's'}" if client.workers is not None else ""]
     parts.append(f"{share(client.cpu_share_max)} of a core" if client.cpu_share_max is not None else "")
     parts.append(f"{number(client.cpu_us_per_event)} µs an event" if client.cpu_us_per_event is not None else "")
     parts.append(f"{number(client.peak_rss_mb)} MB" if client.peak_rss_mb is not None else "")
     parts.append(f"steal {client.steal_pct:.1f} %" if client.steal_pct is not None else "")
-    _line(console, "workers", ", ".join(part for part in parts if part))
-
-
-# -- pieces -------------------------------------------------------------------------------------------------------
-
-
-def _heading(console: Console, title: str, note: str = "") -> None:
-    console.print()
-    console.print(Text.assemble((title, "bold cyan"), (f"  {note}" if note else "", "dim")))
-
-
-def _line(console: Console, label: str, text: str) -> None:
-    if not text:
-        return
-    grid = Table.grid()
-    grid.add_column(width=LABEL_WIDTH)
-    grid.add_column(ratio=1)
-    grid.add_row(Text(f" {label}", "dim"), Text(text))
-    console.print(grid)
-
-
-def _item(console: Console, mark: str, text: str, style: str) -> None:
-    grid = Table.grid()
-    grid.add_column(width=3)
-    grid.add_column(ratio=1)
-    grid.add_row(Text(f" {mark}", style), Text(text, "dim" if style == "dim" else ""))
-    console.print(grid)
-
-
-def _table(*titles: str) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 0, 0, 1), header_style="dim")
-    table.add_column("", min_width=LABEL_WIDTH, no_wrap=True, overflow="ellipsis")
-    for title in titles:
-        table.add_column(title, justify="right", no_wrap=True, min_width=7)
-    return table
-
-
-def _percentile(dist: Dist, field: str) -> Text:
-    few = field in dist.too_few
-    return Text(f"{number(getattr(dist, field))}{'*' if few else ''}", "dim" if few else "")
-
-
-def share(value: float) -> str:
-    """A share of 1 as percent, three digits; 100 % and 0 % only if it is."""
-    text = f"{100 * value:.3g}"
-    if (text == "100" and value != 1) or (text == "0" and value):
-        text = f"{100 * value:.6g}"
-    return f"{text} %"
-
-
-def percent(part: int, whole: int) -> str:
-    return share(part / whole) if whole else "–"
-
-
-def number(value: float) -> str:
-    """Three significant digits, all digits before the point, at most three after it."""
-    size = abs(value)
-    if size >= 1000:
-        return f"{value:,.0f}"
-    if size >= 100:
-        return f"{value:.0f}"
-    if size >= 10:
-        return f"{value:.1f}"
-    if size >= 1:
-        return f"{value:.2f}"
-    if 0 < size < 0.0005:
-        return "<0.001"
-    return f"{value:.3f}".rstrip("0").rstrip(".")
+    line(console, "workers", ", ".join(part for part in parts if part))

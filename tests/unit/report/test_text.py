@@ -15,7 +15,8 @@ from llmgen.columns import Status
 from llmgen.metrics.figures import Summary, Verdict
 from llmgen.metrics.summary import summarise
 from llmgen.records import open_run
-from llmgen.report.text import number, render, share
+from llmgen.report.canvas import number, share
+from llmgen.report.text import render
 
 HOSTILE = "\x1b[2J\x1b]0;title\x07</script>\r\n\0=1+1 \u202e"
 
