@@ -8,11 +8,14 @@ import click
 
 
 class ServeCommand(click.Command):
-    """Its help ends in the faults that the simulator knows; looked up only when asked for."""
+    """Its help ends in the engines and faults that the simulator knows; looked up only when asked for."""
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         from llmgen.simulator.faults import FAULTS, SETTINGS
+        from llmgen.simulator.presets import PRESETS
 
+        with formatter.section("Engines (--engine PRESET[,KEY=VALUE...], keys in docs/simulator.md)"):
+            formatter.write_dl([(name, text) for name, (_, text) in PRESETS.items()])
         with formatter.section("Faults (--fault NAME:PROBABILITY, at most one a request)"):
             formatter.write_dl([("CODE", "answers with this status, 300 to 599, like 429:0.05"), *FAULTS.items()])
         with formatter.section("Settings (--fault NAME:TIME)"):
@@ -29,6 +32,7 @@ Examples:
   llmgen serve --port 8000
   llmgen serve --ttft lognormal:200ms,80ms --itl 15ms --fault 503:0.01
   llmgen serve --step 20ms --slots 256 --truth truth.log
+  llmgen serve --engine llama-8b-h100,max_waiting=100,load=20s
 \b
 D is a value or a distribution: 20ms, uniform:10ms,30ms, normal:20ms,5ms,
 lognormal:100ms,40ms, exponential:20ms; counts the same way without units.
@@ -45,6 +49,8 @@ It serves until Ctrl-C.""",
 @click.option("--step", metavar="T", default="0", show_default=True, help="All running answers emit together every T, "
               "as engines do; 0: each on its own time.")  # fmt: skip
 @click.option("--slots", metavar="N", default=0, help="Answers that run at once; others wait.  [default: any number]")
+@click.option("--engine", metavar="PRESET", help="A model of a continuous-batching engine has the times, instead of "
+              "--ttft, --itl and --tokens-per-event, and /metrics and /dcgm/metrics. See below.")  # fmt: skip
 @click.option("--fault", metavar="NAME:P", multiple=True, help="What goes wrong, and how often. Repeatable; see below.")
 @click.option("--seed", metavar="N", default=1, show_default=True, help="Same seed, same times and faults.")
 @click.option("--cores", metavar="LIST", help="Cores to run on, like 0 or 2-3; one sending thread each.")

@@ -1,7 +1,7 @@
 # The bytes of answers. Every put_ function appends at `to` and returns the place behind; nothing is allocated except
 # by model_named. The caller gives room: an event of k tokens needs at most EVENT_BYTES + k * WORD_BYTES.
 
-from libc.stdint cimport int64_t, uint8_t, uint32_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from llmgen.simulator.server cimport Model, Server, Stream
 
@@ -26,5 +26,7 @@ cdef uint8_t* put_last_chunk(uint8_t* to, const Stream* s) noexcept nogil
 cdef uint8_t* put_document(uint8_t* to, const Stream* s) noexcept nogil
 cdef uint8_t* put_error(uint8_t* to, int status, const char* message) noexcept nogil
 cdef uint8_t* put_models(uint8_t* to, const Server* v) noexcept nogil
+cdef uint8_t* put_typed_error(uint8_t* to, int status, const char* message, const char* kind) noexcept nogil
+cdef uint64_t answer_word_hash(const Stream* s, uint32_t token) noexcept nogil
 cdef const char* status_reason(int status) noexcept nogil
 cdef Model* model_named(Server* v, const uint8_t* name, size_t size) noexcept nogil

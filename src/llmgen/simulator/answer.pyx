@@ -9,6 +9,8 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport malloc
 from libc.string cimport memcmp, memcpy, memmove, memset, strlen
 
+from llmgen.simulator.prefix cimport word_hash
+from llmgen.simulator.seeded cimport draw
 from llmgen.simulator.server cimport (
     DRAW_WORDS,
     FAULT_CONTENT_TYPE,
@@ -19,7 +21,6 @@ from llmgen.simulator.server cimport (
     Model,
     Server,
     Stream,
-    draw,
 )
 
 cdef enum:
@@ -30,6 +31,7 @@ cdef uint8_t WORDS[64][16]       # with a blank before each
 cdef uint32_t WORD_SIZES[64]
 cdef uint8_t WIDE_WORDS[64][16]  # each holds a character of two bytes or more
 cdef uint32_t WIDE_SIZES[64]
+cdef uint64_t HASHES[64]         # of the words without their blanks
 
 
 cdef int _fill(uint8_t[16]* words, uint32_t* sizes, list texts) except -1:
@@ -50,6 +52,11 @@ _fill(WORDS, WORD_SIZES, (
     "would other into has more her two like him see time"
 ).split())
 _fill(WIDE_WORDS, WIDE_SIZES, ["caf\u00e9", "na\u00efve", "\u6771\u4eac", "\u00fcber", "ni\u00f1o", "\u2603snow", "gar\u00e7on", "\U0001f600"])
+
+
+cdef int _word
+for _word in range(WORD_COUNT):
+    HASHES[_word] = word_hash(&WORDS[_word][1], WORD_SIZES[_word] - 1)
 
 
 cdef inline uint8_t* put(uint8_t* to, const void* data, size_t size) noexcept nogil:
@@ -198,6 +205,11 @@ cdef inline uint8_t* put_opening(uint8_t* to, const Stream* s) noexcept nogil:
     return put(to, s.created, 10)
 
 
+cdef uint64_t answer_word_hash(const Stream* s, uint32_t token) noexcept nogil:
+    """What the prefix cache knows the token as: the word that put_words writes for it."""
+    return HASHES[(draw(s.key, DRAW_WORDS) + token) & (WORD_COUNT - 1)]
+
+
 cdef uint8_t* put_usage(uint8_t* to, const Stream* s, uint32_t sent) noexcept nogil:
     to = put_text(to, b",\"usage\":{\"prompt_tokens\":")
     to = put_number(to, s.input_tokens)
@@ -205,6 +217,10 @@ cdef uint8_t* put_usage(uint8_t* to, const Stream* s, uint32_t sent) noexcept no
     to = put_number(to, <int64_t>s.input_tokens + sent)
     to = put_text(to, b",\"completion_tokens\":")
     to = put_number(to, sent)
+    if s.cached > 0:
+        to = put_text(to, b",\"prompt_tokens_details\":{\"cached_tokens\":")
+        to = put_number(to, s.cached)
+        to = put(to, b"}", 1)
     return put(to, b"}", 1)
 
 
@@ -354,10 +370,14 @@ cdef uint8_t* put_document(uint8_t* to, const Stream* s) noexcept nogil:
 
 cdef uint8_t* put_error(uint8_t* to, int status, const char* message) noexcept nogil:
     """An error document in OpenAI's form."""
+    return put_typed_error(to, status, message, b"server_error" if status >= 500 else b"invalid_request_error")
+
+
+cdef uint8_t* put_typed_error(uint8_t* to, int status, const char* message, const char* kind) noexcept nogil:
     to = put_text(to, b"{\"error\":{\"message\":\"")
     to = put_text(to, message)
     to = put_text(to, b"\",\"type\":\"")
-    to = put_text(to, b"server_error" if status >= 500 else b"invalid_request_error")
+    to = put_text(to, kind)
     to = put_text(to, b"\",\"param\":null,\"code\":")
     to = put_number(to, status)
     return put(to, b"}}\n", 3)

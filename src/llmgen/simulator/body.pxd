@@ -2,6 +2,7 @@
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t
 
+from llmgen.simulator.prefix cimport Prefix
 from llmgen.wire.span cimport Span
 
 
@@ -24,4 +25,4 @@ cdef struct Asked:
     Span model                   # the JSON string without its quotes, escapes as sent; empty: not told
 
 
-cdef int ask_read(const uint8_t* data, size_t size, bint chat, Asked* asked) noexcept nogil
+cdef int ask_read(const uint8_t* data, size_t size, bint chat, Asked* asked, Prefix* prefix) noexcept nogil

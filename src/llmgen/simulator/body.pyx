@@ -5,8 +5,10 @@ passes over the strings that are prompt text; that count is the simulator's prom
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t
+from libc.stdlib cimport free
 from libc.string cimport memcmp, memset
 
+from llmgen.simulator.prefix cimport Prefix, prefix_word, word_hash
 from llmgen.wire.span cimport Span, span
 
 cdef enum:
@@ -32,6 +34,7 @@ KIND[92] = ESCAPE
 cdef struct Walk:
     const uint8_t* at
     const uint8_t* end
+    Prefix* prefix               # takes the words of the prompt; NULL: they are only counted
     int depth
 
 
@@ -121,6 +124,42 @@ cdef bint string(Walk* w, Span* text, uint32_t* words) noexcept nogil:
         else:
             return False
     return False
+
+
+cdef void take_words(Walk* w, const Span* text) noexcept nogil:
+    """Hashes the words of a string that `string` has passed: the same ones that it has counted."""
+    cdef Walk inner
+    cdef const uint8_t* word = NULL
+    cdef const uint8_t* at
+    cdef int value
+    inner.at = text.data
+    inner.end = text.data + text.size
+    while inner.at < inner.end:
+        at = inner.at
+        value = at[0]
+        inner.at += 1
+        if value == c'\\':
+            value = escape(&inner)
+            if value != 32 and not 9 <= value <= 13:
+                value = 128
+        if value == 32 or (at[0] == c'\\' and value != 128):
+            if word != NULL:
+                prefix_word(w.prefix, word_hash(word, at - word))
+            word = NULL
+        elif word == NULL:
+            word = at
+    if word != NULL:
+        prefix_word(w.prefix, word_hash(word, inner.end - word))
+
+
+cdef bint prose(Walk* w, uint32_t* words) noexcept nogil:
+    """Passes a string that is part of the prompt."""
+    cdef Span text
+    if not string(w, &text, words):
+        return False
+    if w.prefix != NULL:
+        take_words(w, &text)
+    return True
 
 
 cdef bint number(Walk* w) noexcept nogil:
@@ -267,10 +306,10 @@ cdef int flag(Walk* w, bint* result) noexcept nogil:
 
 cdef int contents(Walk* w, uint32_t* words) noexcept nogil:
     """A message's content: a string, or parts of which those of type text have a member `text`."""
-    cdef Span key, ignored
+    cdef Span key
     cdef int more, inner
     if look(w) == c'"':
-        return ASK_OK if string(w, &ignored, words) else ASK_NOT_JSON
+        return ASK_OK if prose(w, words) else ASK_NOT_JSON
     if look(w) != c'[':
         return ASK_OK if value(w) else ASK_NOT_JSON
     more = enter(w)
@@ -284,7 +323,7 @@ cdef int contents(Walk* w, uint32_t* words) noexcept nogil:
                 if not member(w, &key):
                     return ASK_NOT_JSON
                 if named(&key, b"text", 4) and look(w) == c'"':
-                    if not string(w, &ignored, words):
+                    if not prose(w, words):
                         return ASK_NOT_JSON
                 elif not value(w):
                     return ASK_NOT_JSON
@@ -325,10 +364,10 @@ cdef int messages(Walk* w, uint32_t* words) noexcept nogil:
 
 cdef int prompt(Walk* w, uint32_t* words) noexcept nogil:
     """A string, token ids (one token each), or an array of either."""
-    cdef Span ignored
+    cdef const uint8_t* digits
     cdef int byte = look(w), more, result
     if byte == c'"':
-        return ASK_OK if string(w, &ignored, words) else ASK_NOT_JSON
+        return ASK_OK if prose(w, words) else ASK_NOT_JSON
     if byte == c'[':
         more = enter(w)
         while more > 0:
@@ -339,7 +378,12 @@ cdef int prompt(Walk* w, uint32_t* words) noexcept nogil:
         return ASK_OK if more == 0 else ASK_NOT_JSON
     if byte == c'-' or 48 <= byte <= 57:
         words[0] += 1
-        return ASK_OK if number(w) else ASK_NOT_JSON
+        digits = w.at
+        if not number(w):
+            return ASK_NOT_JSON
+        if w.prefix != NULL:
+            prefix_word(w.prefix, word_hash(digits, w.at - digits))
+        return ASK_OK
     return ASK_NO_PROMPT if value(w) else ASK_NOT_JSON
 
 
@@ -364,16 +408,23 @@ cdef int stream_options(Walk* w, Asked* asked) noexcept nogil:
     return ASK_OK if more == 0 else ASK_NOT_JSON
 
 
+cdef void prompt_again(Walk* w, Asked* asked) noexcept nogil:
+    """The last one of several prompts counts."""
+    asked.input_tokens = 0
+    if w.prefix != NULL:
+        w.prefix.fold = w.prefix.words = w.prefix.count = 0
+
+
 cdef int top_member(Walk* w, const Span* key, bint chat, Asked* asked, bint* prompted) noexcept nogil:
     """One member of the request object, `at` behind its colon."""
     cdef uint32_t words = 0
     cdef int result
     if chat and named(key, b"messages", 8):
-        asked.input_tokens = 0
+        prompt_again(w, asked)
         prompted[0] = True
         return messages(w, &asked.input_tokens)
     if not chat and named(key, b"prompt", 6):
-        asked.input_tokens = 0
+        prompt_again(w, asked)
         prompted[0] = True
         return prompt(w, &asked.input_tokens)
     if named(key, b"stream", 6):
@@ -391,8 +442,8 @@ cdef int top_member(Walk* w, const Span* key, bint chat, Asked* asked, bint* pro
     return ASK_OK if value(w) else ASK_NOT_JSON
 
 
-cdef int ask_read(const uint8_t* data, size_t size, bint chat, Asked* asked) noexcept nogil:
-    """Fills `asked` from a whole body; ASK_OK or the first rule that was broken."""
+cdef int ask_read(const uint8_t* data, size_t size, bint chat, Asked* asked, Prefix* prefix) noexcept nogil:
+    """Fills `asked` (and `prefix`, if there is one) from a whole body; ASK_OK or the first rule that was broken."""
     cdef Walk w
     cdef Span key
     cdef bint prompted = False
@@ -402,6 +453,7 @@ cdef int ask_read(const uint8_t* data, size_t size, bint chat, Asked* asked) noe
     w.at = data
     w.end = data + size
     w.depth = 0
+    w.prefix = prefix
     if look(&w) != c'{':
         return ASK_NOT_OBJECT if value(&w) and look(&w) < 0 else ASK_NOT_JSON
     more = enter(&w)
@@ -420,7 +472,7 @@ cdef int ask_read(const uint8_t* data, size_t size, bint chat, Asked* asked) noe
 def read(bytes data, bint chat=True):
     """The request as a dict, or the negative ASK_ code: for tests."""
     cdef Asked asked
-    cdef int result = ask_read(data, len(data), chat, &asked)
+    cdef int result = ask_read(data, len(data), chat, &asked, NULL)
     if result != ASK_OK:
         return result
     return {
@@ -433,3 +485,17 @@ def read(bytes data, bint chat=True):
         "ignore_eos": bool(asked.ignore_eos),
         "model": asked.model.data[:asked.model.size] if asked.model.size else b"",
     }
+
+
+def read_blocks(bytes data, bint chat, uint32_t block_words):
+    """For tests: the hashes of the prompt's full blocks, and the number of words hashed."""
+    cdef Asked asked
+    cdef Prefix prefix
+    memset(&prefix, 0, sizeof(Prefix))
+    prefix.block_words = block_words
+    cdef int result = ask_read(data, len(data), chat, &asked, &prefix)
+    hashes = [prefix.hashes[i] for i in range(prefix.count)]
+    free(prefix.hashes)
+    if result != ASK_OK:
+        return result
+    return hashes, prefix.words

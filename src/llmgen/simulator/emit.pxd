@@ -1,5 +1,7 @@
 # What a stream sends when it is due, faults included.
 
+from libc.stdint cimport int64_t, uint32_t
+
 from llmgen.simulator.server cimport Server, Stream
 
 
@@ -19,5 +21,6 @@ cdef enum:
 
 
 cdef void log_request(Server* v, Stream* s) noexcept nogil
+cdef void log_mark(Server* v, int mark, int64_t t, uint32_t replica, const Stream* s) noexcept nogil
 cdef Emitted emit(Server* v, Stream* s) noexcept nogil
 cdef bint emit_head(Server* v, Stream* s) noexcept nogil

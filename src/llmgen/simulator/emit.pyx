@@ -30,7 +30,9 @@ from llmgen.simulator.answer cimport (
     put_stream_head,
     put_usage_event,
 )
+from llmgen.simulator.engine cimport MARK_STEP, Step
 from llmgen.simulator.http2 cimport http2_backlogged, http2_data, http2_head, http2_touch
+from llmgen.simulator.seeded cimport draw
 from llmgen.simulator.server cimport (
     BACKLOG_BYTES,
     DRAW_ITL,
@@ -46,17 +48,17 @@ from llmgen.simulator.server cimport (
     FAULT_SLOW,
     FAULT_SPLIT,
     FAULT_STALL,
+    MAX_TOKENS_PER_EVENT,
     Conn,
     Server,
     Stream,
     conn_end,
     conn_reset,
     conn_send,
-    draw,
     sampled,
     stream_end,
 )
-from llmgen.simulator.truthlog cimport TRUTH_REQUEST, TRUTH_WRITE, TruthRow, truth_row
+from llmgen.simulator.truthlog cimport TRUTH_MARK, TRUTH_REQUEST, TRUTH_WRITE, TruthRow, truth_row
 from llmgen.wire.http2 cimport http2_cancel, http2_goaway, http2_raw, http2_settings
 from llmgen.wire.http2_frames cimport (
     FRAME_DATA,
@@ -86,6 +88,27 @@ cdef void log_request(Server* v, Stream* s) noexcept nogil:
     row.detail = s.fault
 
 
+cdef void log_mark(Server* v, int mark, int64_t t, uint32_t replica, const Stream* s) noexcept nogil:
+    """What the engine did: with a request, or (`s` NULL) with a replica or a step."""
+    cdef TruthRow* row
+    cdef const Step* step = &v.engine.replicas[replica].last
+    if v.truth.fd < 0:
+        return
+    row = truth_row(&v.truth, t)
+    row.t = t
+    row.index = s.index if s != NULL else -1
+    row.serial = s.serial if s != NULL else 0
+    row.connection = replica
+    row.stream = row.tokens = row.input_tokens = row.events = 0
+    row.kind = TRUTH_MARK
+    row.detail = mark
+    if mark == MARK_STEP:
+        row.serial = step.running
+        row.stream = step.waiting
+        row.tokens = step.tokens
+        row.input_tokens = step.prefill_tokens
+
+
 cdef TruthRow* log_write(Server* v, const Stream* s, int64_t t, uint32_t tokens, int events) noexcept nogil:
     """The new row, NULL without a log. `t` 0: the stamp is put in when the connection is flushed."""
     cdef TruthRow* row
@@ -108,16 +131,28 @@ cdef TruthRow* log_write(Server* v, const Stream* s, int64_t t, uint32_t tokens,
 
 
 cdef uint32_t event_tokens(const Server* v, const Stream* s) noexcept nogil:
-    """Tokens of the next event: as drawn, no more than are left."""
-    cdef int64_t drawn = sampled(&v.per_event, draw(s.key, DRAW_PER_EVENT) + s.sent)
+    """Tokens of the next event: as drawn (or as many as the engine has given), no more than are left."""
+    cdef int64_t drawn
+    if v.engine != NULL:
+        drawn = s.ready if s.ready < MAX_TOKENS_PER_EVENT else MAX_TOKENS_PER_EVENT
+    else:
+        drawn = sampled(&v.per_event, draw(s.key, DRAW_PER_EVENT) + s.sent)
     return <uint32_t>drawn if drawn < s.tokens - s.sent else s.tokens - s.sent
 
 
 cdef int64_t due_after(const Server* v, const Stream* s) noexcept nogil:
     """Due time of the event after the one that is due now: absolute, so that lateness does not add up."""
+    if v.engine != NULL:
+        return s.due             # if tokens are left; else the engine says when
     if v.step_ns > 0:
         return s.due + v.step_ns
     return s.due + sampled(&v.itl, draw(s.key, DRAW_ITL) + s.sent)
+
+
+cdef inline void taken(Stream* s, uint32_t tokens) noexcept nogil:
+    """So many more tokens are sent, or will be by themselves."""
+    s.sent += tokens
+    s.ready -= tokens if tokens < s.ready else s.ready
 
 
 cdef int deliver(Server* v, Stream* s, const uint8_t* data, size_t size, bint end, uint32_t tokens,
@@ -190,7 +225,7 @@ cdef Emitted emit_event(Server* v, Stream* s, bint broken) noexcept nogil:
         else:
             to = v.scratch
     to = put_empty_finish(to, s) if s.tokens == 0 else put_event(to, s, tokens, broken)
-    s.sent += tokens
+    taken(s, tokens)
     if deliver(v, s, v.scratch, to - v.scratch, False, tokens, events) < 0:
         return EMIT_GONE
     v.events += 1
@@ -199,7 +234,7 @@ cdef Emitted emit_event(Server* v, Stream* s, bint broken) noexcept nogil:
     if s.sent == s.tokens:
         return emit_tail(v, s)
     s.due = after
-    return EMIT_AGAIN
+    return EMIT_WAIT if v.engine != NULL and s.ready == 0 else EMIT_AGAIN
 
 
 # --- whole answers -------------------------------------------------------------------------------------------------
@@ -278,7 +313,7 @@ cdef bint hold_next(Server* v, Stream* s) noexcept nogil:
         to = put_role(to, s)
     s.held_tokens = event_tokens(v, s)
     to = put_event(to, s, s.held_tokens, False) if s.tokens > 0 else put_empty_finish(to, s)
-    s.sent += s.held_tokens
+    taken(s, s.held_tokens)
     if s.sent == s.tokens:
         to = put_last_chunk(put_done(put_usage_event(to, s), s), s)
     return hold(s, v.scratch, to - v.scratch)
@@ -323,7 +358,7 @@ cdef Emitted emit_split(Server* v, Stream* s) noexcept nogil:
     if s.sent == 0 and s.chat:
         to = put_role(to, s)
     to = put_event(to, s, s.held_tokens, False)
-    s.sent += s.held_tokens
+    taken(s, s.held_tokens)
     while cut < to and cut[0] < 0xC2:        # first byte of a longer character
         cut += 1
     if not hold(s, cut + 1, to - cut - 1):
@@ -428,6 +463,8 @@ cdef Emitted emit(Server* v, Stream* s) noexcept nogil:
         s.parked = True
         s.conn.parked = True
         return EMIT_WAIT
+    if v.engine != NULL and s.ready == 0 and s.held == NULL:
+        return EMIT_WAIT             # until the engine's next token
     if s.armed and s.sent >= s.strike_at:
         outcome = strike(v, s)
         if outcome != EMIT_ON:

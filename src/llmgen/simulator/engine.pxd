@@ -144,6 +144,7 @@ cdef struct Replica:
     Step last
     double temperature
     double utilisation           # of the last second, exponentially weighted
+    double load                  # share of the power above idle, of the last second like the utilisation
     double energy_j
     int64_t settled              # until when temperature, utilisation and energy are told
     double leaked                # blocks, with fraction
@@ -209,3 +210,4 @@ cdef Admission engine_arrive(Engine* e, int64_t t, void* user, uint64_t key, uin
                              const uint64_t* hashes, uint32_t hash_count, uint64_t fold, Seq** seq) noexcept nogil
 cdef void engine_cancel(Engine* e, Seq* s) noexcept nogil
 cdef void engine_settle(Engine* e, int64_t now) noexcept nogil
+cdef bint engine_ready(const Engine* e) noexcept nogil

@@ -228,6 +228,7 @@ cdef void replica_settle(Engine* e, Replica* r, int64_t t) noexcept nogil:
         load = THROTTLED_LOAD if r.throttled else 1.0
     target = 1.0 if r.busy else 0.0
     r.utilisation = target + (r.utilisation - target) * exp(-past / UTILISATION_NS)
+    r.load = load + (r.load - load) * exp(-past / UTILISATION_NS)
     r.energy_j += (e.set.idle_w + (e.set.busy_w - e.set.idle_w) * load) * past * 1e-9
     target = e.set.ambient_c + e.set.heat_c * load
     r.temperature = target + (r.temperature - target) * exp(-past / e.set.heat_ns)
@@ -444,6 +445,10 @@ cdef int choose_replica(const Engine* e) noexcept nogil:
         ):
             best = i
     return best
+
+
+cdef bint engine_ready(const Engine* e) noexcept nogil:
+    return choose_replica(e) >= 0
 
 
 cdef bint too_long(const Engine* e, uint64_t tokens) noexcept nogil:

@@ -5,3 +5,5 @@ from llmgen.simulator.server cimport Server
 
 cdef class Loop:
     cdef Server* v
+    cdef void* model             # references of ours: the garbage collector must not part them from `v`
+    cdef void* pages

@@ -1,6 +1,9 @@
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
+from llmgen.simulator.model import Model
 from llmgen.tls import Endpoint
 
 class Loop:
@@ -33,6 +36,9 @@ class Loop:
         http1: bool,
         http2: bool,
         tls: Endpoint | None,
+        engine: Model | None,
+        pages: Callable[[int], bytes] | None,
+        refusal: int,
         truth_fd: int,
         number_base: int,
     ) -> None: ...

@@ -15,11 +15,14 @@ from posix.time cimport CLOCK_MONOTONIC, itimerspec
 from posix.unistd cimport close, read, write
 
 from llmgen.clock cimport clock_offset, monotonic_ns
-from llmgen.simulator.answer cimport model_named
-from llmgen.simulator.emit cimport EMIT_AGAIN, EMIT_ERRAND, EMIT_OVER, Emitted, emit
+from llmgen.simulator.answer cimport answer_word_hash, model_named
+from llmgen.simulator.emit cimport EMIT_AGAIN, EMIT_ERRAND, EMIT_OVER, Emitted, emit, log_mark
+from llmgen.simulator.engine cimport Mark, Seq, engine_advance, engine_next, engine_start
 from llmgen.simulator.http2 cimport http2_end, http2_flush_all
 from llmgen.simulator.intake cimport kept_read, read_ready, settings_due, settle, write_ready
+from llmgen.simulator.model cimport Model
 from llmgen.simulator.route cimport route
+from llmgen.simulator.seeded cimport draw, mixed
 from llmgen.simulator.server cimport (
     DRAW_MUTE,
     DRAW_REFUSE,
@@ -39,13 +42,12 @@ from llmgen.simulator.server cimport (
     conn_end,
     conn_new,
     conn_reset,
-    draw,
     graves_clear,
     heap_push,
+    heap_room,
     heap_take,
     list_push,
     list_remove,
-    mixed,
     next_due,
     server_free,
     server_new,
@@ -100,6 +102,7 @@ cdef enum:
     EMIT_BATCH = 64              # writes between two looks at the sockets: under a millisecond
     SHARED_BATCH = 2048          # streams whose events share a connection's write, which costs far less each
     BATCH_ROWS = 10240           # of the truth log that a batch writes at most: event, role, tail and end of each
+    MARK_ROWS = 4096             # and the marks of the engine's steps that requests read in the batch set off
     READ_BATCH = 64
     ACCEPT_BATCH = 64
     RETRY_ACCEPT_NS = 50000000   # without free descriptors
@@ -186,14 +189,54 @@ cdef void answered(Server* v, Stream* s) noexcept nogil:
     settle(v, conn)
 
 
+# --- the engine ----------------------------------------------------------------------------------------------------
+
+cdef void engine_tokens(void* ctx, Seq* seq, uint32_t tokens, bint finished, int64_t t) noexcept nogil:
+    """A step has given a stream tokens: they are due at its end. Without memory they stay with the stream."""
+    cdef Server* v = <Server*>ctx
+    cdef Stream* s = <Stream*>seq.user
+    s.ready += tokens
+    s.cached = seq.cached
+    if finished:
+        s.seq = NULL
+    elif not s.streaming:
+        return
+    if not s.in_heap and not s.parked and heap_room(v):
+        s.due = t
+        heap_push(v, s)
+
+
+cdef void engine_mark(void* ctx, Mark mark, int64_t t, uint32_t replica, const Seq* seq) noexcept nogil:
+    log_mark(<Server*>ctx, mark, t, replica, <const Stream*>seq.user if seq != NULL else NULL)
+
+
+cdef uint64_t engine_token_hash(void* user, uint32_t token) noexcept nogil:
+    return answer_word_hash(<const Stream*>user, token)
+
+
+cdef bint engine_due(Server* v, int64_t now) noexcept nogil:
+    """Does what the engine has to do until `now`, but lets the tokens of one step go out before the next one ends;
+    True: there is more."""
+    cdef int64_t at = engine_next(v.engine)
+    cdef int64_t due
+    while 0 <= at <= now:
+        due = next_due(v)
+        if 0 <= due <= at:
+            return True
+        engine_advance(v.engine)
+        at = engine_next(v.engine)
+    return False
+
+
 cdef int emit_due(Server* v, int64_t now) noexcept nogil:
     """Sends what is due until `now`, at most EMIT_BATCH writes or SHARED_BATCH streams; 1: more may be due."""
     cdef Stream* s
     cdef Emitted outcome
     cdef int64_t due
     cdef int writes = 0, shared = 0
+    cdef bint more = v.engine != NULL and engine_due(v, now)
     if v.truth.fd >= 0:
-        if v.truth.count > TRUTH_BUFFER_ROWS - BATCH_ROWS:
+        if v.truth.count > TRUTH_BUFFER_ROWS - BATCH_ROWS - (MARK_ROWS if v.engine != NULL else 0):
             truth_flush(&v.truth, now)       # not in the middle of a batch: its rows get their stamps at its end
         v.first_unstamped = v.truth.count
     while writes < EMIT_BATCH and shared < SHARED_BATCH:
@@ -217,7 +260,7 @@ cdef int emit_due(Server* v, int64_t now) noexcept nogil:
             settings_due(v, s)
     if v.dirty != NULL:
         http2_flush_all(v)
-    return writes == EMIT_BATCH or shared == SHARED_BATCH
+    return more or writes == EMIT_BATCH or shared == SHARED_BATCH
 
 
 cdef void idle_end(Server* v, Conn* conn) noexcept nogil:
@@ -268,6 +311,10 @@ cdef int sleep_until(Server* v, int64_t now) noexcept nogil:
     cdef int64_t due = next_due(v)
     if due >= 0 and (wake < 0 or due < wake):
         wake = due
+    if v.engine != NULL:
+        due = engine_next(v.engine)
+        if due >= 0 and (wake < 0 or due < wake):
+            wake = due
     if v.truth.count > 0:
         if (v.truth.count >= TRUTH_IDLE_ROWS or now - v.truth.flushed_ns > FLUSH_AGE_NS) and (
             wake < 0 or wake - now > FLUSH_IDLE_NS
@@ -341,7 +388,7 @@ cdef class Loop:
     def __cinit__(self, *, int listener, int inlet, list outlets, int64_t step_start_ns, ttft, itl, output, per_event, int64_t step_ns, uint64_t seed, list rules,
                   uint64_t refuse_below, uint64_t mute_below, int64_t close_idle_ns, int64_t slow_settings_ns,
                   uint32_t stream_limit, uint32_t lowered_limit, uint32_t window, uint32_t slots, list models,
-                  bint any_model, bint http1, bint http2, Endpoint tls, int truth_fd, uint32_t number_base):
+                  bint any_model, bint http1, bint http2, Endpoint tls, Model engine, pages, int refusal, int truth_fd, uint32_t number_base):
         cdef Server* v = server_new(
             listener, epoll_create1(EPOLL_CLOEXEC), timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC),
             eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
@@ -364,6 +411,18 @@ cdef class Loop:
         v.mute_below, v.slow_settings_ns, v.stream_limit = mute_below, slow_settings_ns, stream_limit
         v.lowered_limit, v.window, v.http1, v.http2 = lowered_limit, window, http1, http2
         v.on_request = route
+        if engine is not None:
+            Py_INCREF(engine)
+            Py_INCREF(pages)
+            self.model, self.pages = <void*>engine, <void*>pages
+            v.engine = engine.engine
+            v.pages = <void*>pages
+            v.refusal = refusal
+            v.engine.ctx = v
+            v.engine.on_tokens = engine_tokens
+            v.engine.token_hash = engine_token_hash
+            if truth_fd >= 0:
+                v.engine.on_mark = engine_mark
         if tls is not None:
             Py_INCREF(tls)
             v.tls = <void*>tls
@@ -407,6 +466,8 @@ cdef class Loop:
         clock_offset(&v.offset)
         v.armed_ns = -1
         with nogil:
+            if v.engine != NULL:
+                engine_start(v.engine, monotonic_ns())
             while not v.stop and v.truth.error == 0:
                 turn(v)
 
@@ -426,6 +487,9 @@ cdef class Loop:
             error = server_free(self.v)
             if tls != NULL:
                 Py_DECREF(<object>tls)
+            if self.model != NULL:
+                Py_DECREF(<object>self.model)
+                Py_DECREF(<object>self.pages)
             self.v = NULL
             close(epoll)
             close(timer)

@@ -173,7 +173,7 @@ cdef dict replica(const Replica* r, uint32_t kv_blocks):
         "state": states[<int>r.state], "since": r.since, "running": r.running, "waiting": r.waiting,
         "kv_used": used, "kv_usage": used / kv_blocks if kv_blocks else 0.0, "kv_lost": r.kv.lost,
         "kv_named": r.kv.named, "kv_evictions": r.kv.evictions, "steps": r.steps, "busy": bool(r.busy),
-        "throttled": bool(r.throttled), "temperature": r.temperature, "utilisation": r.utilisation,
+        "throttled": bool(r.throttled), "temperature": r.temperature, "utilisation": r.utilisation, "load": r.load,
         "energy_j": r.energy_j, "preemptions": r.preemptions, "prefix_queries": r.prefix_queries,
         "prefix_hits": r.prefix_hits, "block_queries": r.block_queries, "block_hits": r.block_hits,
         "prompt_tokens": r.prompt_tokens, "generation_tokens": r.generation_tokens, "drafts": r.drafts,

@@ -34,18 +34,6 @@ STEP_ROW: Final = np.dtype(
     ]
 )
 MARK_ROW: Final = np.dtype([("t", "<i8"), ("mark", "<u4"), ("replica", "<u4")])
-MARKS: Final = {
-    1: "step",
-    2: "queued",
-    3: "scheduled",
-    4: "preempted",
-    5: "ordered",
-    6: "ready",
-    7: "draining",
-    8: "removed",
-    9: "throttled",
-    10: "cool",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +50,7 @@ class Stamps:
     preemptions: NDArray[np.uint32]
     tokens: NDArray[np.void]  # TOKEN_ROW, in order of time; empty unless asked for
     steps: NDArray[np.void]  # STEP_ROW
-    marks: NDArray[np.void]  # MARK_ROW: what happened to replicas
+    marks: NDArray[np.void]  # MARK_ROW: what happened to replicas; `mark` as in truth.MARKS
     counters: dict[str, Any]  # Model.snapshot at the end
 
 
@@ -98,16 +86,21 @@ def simulate(
     np.cumsum([len(ids) for ids in lists], out=offsets[1:])
     ids = np.fromiter((i for request in lists for i in request), np.uint64, int(offsets[-1]))
     hashes = (ids + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)  # spreads them over the buckets; odd: one to one
-    times = [np.full(count, -1, np.int64) for _ in range(3)]
+    scheduled, first_token, last_token = (np.full(count, -1, np.int64) for _ in range(3))
     admission = np.zeros(count, np.uint8)
-    numbers = [np.zeros(count, np.uint32) for _ in range(3)]
+    replica, cached, preemptions = (np.zeros(count, np.uint32) for _ in range(3))
     model = Model(parameters.settings(seed), parameters.draw_noise(seed))
     begin = start_ns if start_ns is not None else int(arrival[0]) if count else 0
-    rows = model.run(arrival, inputs, outputs, hashes, offsets, begin, *times, admission, *numbers, tokens)
-    kinds = zip(rows, (TOKEN_ROW, STEP_ROW, MARK_ROW), strict=True)
-    tables = [np.frombuffer(data, kind) for data, kind in kinds]
-    end = max([begin, *(int(table[-1]["t" if "t" in (table.dtype.names or ()) else "end"]) for table in tables if len(table))])
-    return Stamps(arrival, *times, admission, *numbers, *tables, model.snapshot(end))
+    stamps = (scheduled, first_token, last_token, admission, replica, cached, preemptions)
+    token_rows, step_rows, mark_rows = model.run(arrival, inputs, outputs, hashes, offsets, begin, *stamps, tokens)
+    return Stamps(
+        arrival,
+        *stamps,
+        tokens=np.frombuffer(token_rows, TOKEN_ROW),
+        steps=np.frombuffer(step_rows, STEP_ROW),
+        marks=np.frombuffer(mark_rows, MARK_ROW),
+        counters=model.snapshot(begin),  # of the last event, which is later
+    )
 
 
 def _check_load(arrival: NDArray[np.int64], inputs: NDArray[np.int64], outputs: NDArray[np.int64]) -> None:

@@ -153,4 +153,6 @@ def check(parameters: Parameters) -> None:
     if parameters.step_ns <= 0:
         raise ConfigError("engine step: a step takes more than no time")
     if 0 < parameters.max_replicas < parameters.replicas:
-        raise ConfigError(f"engine max_replicas: {parameters.max_replicas} is less than the {parameters.replicas} to start")
+        raise ConfigError(
+            f"engine max_replicas: {parameters.max_replicas} is less than the {parameters.replicas} to start"
+        )

@@ -100,7 +100,11 @@ PRESETS: Final[dict[str, tuple[Parameters, str]]] = {
         "llama-8b-h100 with three drafted tokens a step (drafting invented)",
     ),
     "autoscaled": (
-        change(_TINY, "max_replicas=4,scale_waiting=8,scale_period=1s,scale_delay=5s,scale_down=30s,warmup_steps=50,warmup_factor=5"),
+        change(
+            _TINY,
+            "max_replicas=4,scale_waiting=8,scale_period=1s,scale_delay=5s,scale_down=30s,"
+            "warmup_steps=50,warmup_factor=5",
+        ),
         "tiny with one to four replicas, 5 s from the order to ready (invented)",
     ),
     "cold": (
@@ -123,4 +127,4 @@ def read(text: str) -> Parameters:
 
 
 for _parameters, _ in PRESETS.values():
-    check(_parameters)
+    check(_parameters)  # a mistake above shows at the import

@@ -1,11 +1,13 @@
 """What a request gets: the route, how long its answer is, which fault strikes it."""
 
+import sys
+
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
-from libc.string cimport memcmp, memmove
+from libc.string cimport memcmp, memcpy, memmove, memset
 
 from llmgen.clock cimport monotonic_ns
-from llmgen.simulator.answer cimport EVENT_BYTES, HEAD_BYTES, model_named, put_bytes, put_error, put_head, put_models
+from llmgen.simulator.answer cimport EVENT_BYTES, HEAD_BYTES, model_named, put_bytes, put_error, put_head, put_models, put_typed_error
 from llmgen.simulator.body cimport (
     ASK_BAD_NUMBER,
     ASK_NO_PROMPT,
@@ -15,8 +17,19 @@ from llmgen.simulator.body cimport (
     ask_read,
 )
 from llmgen.simulator.emit cimport HEAD_AHEAD_NS, emit_head, log_request
+from llmgen.simulator.engine cimport (
+    ADMITTED,
+    REFUSED_FULL,
+    REFUSED_LENGTH,
+    REFUSED_LOADING,
+    Admission,
+    engine_arrive,
+    engine_ready,
+)
 from llmgen.simulator.http2 cimport http2_data, http2_head, http2_touch
+from llmgen.simulator.prefix cimport Prefix
 from llmgen.simulator.request cimport METHOD_GET, METHOD_HEAD, METHOD_POST, RequestHead, request_index
+from llmgen.simulator.seeded cimport draw, mixed
 from llmgen.simulator.server cimport (
     DRAW_FAULT,
     DRAW_OUTPUT,
@@ -24,6 +37,7 @@ from llmgen.simulator.server cimport (
     FAULT_CRLF,
     FAULT_DROP,
     FAULT_EMPTY,
+    FAULT_ENGINE,
     FAULT_GARBAGE,
     FAULT_HANG,
     FAULT_HTML,
@@ -43,8 +57,6 @@ from llmgen.simulator.server cimport (
     conn_close,
     conn_end,
     conn_send,
-    draw,
-    mixed,
     sampled,
     stream_end,
     stream_new,
@@ -55,6 +67,8 @@ from llmgen.wire.http2_frames cimport H2_REFUSED_STREAM
 
 cdef enum:
     DEFAULT_TOKENS = 128         # of an answer whose length nobody told
+    PAGE_ENGINE = 0              # pages.py
+    PAGE_GPU = 1
     MAX_TOKENS = 1000000         # of one answer; bounds the memory of whole answers at 16 MB
 
 
@@ -85,6 +99,12 @@ cdef void refuse(Server* v, Conn* conn, const RequestHead* head, int status, con
     """Answers with an error document."""
     cdef uint8_t* end = put_error(v.scratch + HEAD_BYTES, status, message)
     send_document(v, conn, head, status, b"application/json", v.scratch, end)
+
+
+cdef void refuse_loading(Server* v, Conn* conn, const RequestHead* head) noexcept nogil:
+    """As llama.cpp answers while it loads the model."""
+    cdef uint8_t* end = put_typed_error(v.scratch + HEAD_BYTES, 503, b"Loading model", b"unavailable_error")
+    send_document(v, conn, head, 503, b"application/json", v.scratch, end)
 
 
 cdef const char* ask_message(int result) noexcept nogil:
@@ -212,13 +232,51 @@ cdef Stream* new_stream(Server* v, Conn* conn, RequestHead* head, const Asked* a
     return s
 
 
+cdef bint give_to_engine(Server* v, Conn* conn, RequestHead* head, Stream* s, const Prefix* prefix) noexcept nogil:
+    """Puts the stream into the engine's queue; False: it is refused and answered."""
+    cdef uint32_t tokens = s.tokens if s.tokens > 0 else 1
+    cdef Admission admission = engine_arrive(
+        v.engine, s.arrival, s, s.key, s.input_tokens, tokens, prefix.hashes, prefix.count, prefix.fold, &s.seq
+    )
+    if admission == ADMITTED:
+        s.seq.stops = s.stopped
+        return True
+    stream_end(v, s, FAULT_ENGINE)
+    if admission == REFUSED_LOADING:
+        refuse_loading(v, conn, head)
+    elif admission == REFUSED_FULL:
+        refuse(v, conn, head, v.refusal, b"the engine's queue is full")
+    elif admission == REFUSED_LENGTH:
+        refuse(v, conn, head, 400, b"prompt and answer together are longer than the context")
+    else:
+        refuse(v, conn, head, 503, b"out of memory")
+    return False
+
+
+cdef int ask(Server* v, bint chat, const uint8_t* body, size_t size, Asked* asked, Prefix* prefix) noexcept nogil:
+    """Reads the body; with an engine also the hashes of the prompt's blocks, into memory that the server keeps."""
+    cdef int result
+    if v.engine == NULL or not v.engine.set.prefix_cache:
+        return ask_read(body, size, chat, asked, NULL)
+    prefix.hashes = v.hashes
+    prefix.capacity = v.hash_capacity
+    prefix.block_words = v.engine.set.block_tokens
+    result = ask_read(body, size, chat, asked, prefix)
+    v.hashes = prefix.hashes
+    v.hash_capacity = prefix.capacity
+    return result
+
+
 cdef void generate(Server* v, Conn* conn, RequestHead* head, bint chat, const uint8_t* body,
                    size_t size) noexcept nogil:
     """A chat or completions request: refused, or a stream that is started."""
     cdef Asked asked
     cdef Stream* s
     cdef Model* model = &v.models[0]
-    cdef int result = ask_read(body, size, chat, &asked)
+    cdef Prefix prefix
+    cdef int result
+    memset(&prefix, 0, sizeof(Prefix))
+    result = ask(v, chat, body, size, &asked, &prefix)
     if result != ASK_OK:
         refuse(v, conn, head, 400, ask_message(result))
         return
@@ -237,6 +295,10 @@ cdef void generate(Server* v, Conn* conn, RequestHead* head, bint chat, const ui
     log_request(v, s)
     if fault_at_once(v, conn, head, s):
         return
+    if v.engine != NULL:
+        if give_to_engine(v, conn, head, s, &prefix) and s.streaming and s.fault != FAULT_SLOW:
+            emit_head(v, s)
+        return
     stream_start(v, s)
     if s.streaming and s.fault != FAULT_SLOW and (s.queued or s.due - monotonic_ns() > HEAD_AHEAD_NS):
         emit_head(v, s)
@@ -251,6 +313,45 @@ cdef void tell_models(Server* v, Conn* conn, const RequestHead* head) noexcept n
     free(buffer)
 
 
+cdef void tell_page(Server* v, Conn* conn, const RequestHead* head, int which) noexcept nogil:
+    """A page of metrics. Python writes it: a few times a second at most, and the only thing here that waits for it."""
+    cdef uint8_t* buffer = NULL
+    cdef size_t size = 0
+    with gil:
+        try:
+            page = (<object>v.pages)(which)
+            size = len(page)
+            buffer = <uint8_t*>malloc(HEAD_BYTES + size)
+            if buffer != NULL:
+                memcpy(buffer + HEAD_BYTES, <const char*>(<bytes>page), size)
+        except BaseException as error:
+            sys.excepthook(type(error), error, error.__traceback__)
+    if buffer == NULL:
+        refuse(v, conn, head, 500, b"no page")
+        return
+    send_document(v, conn, head, 200, b"text/plain; version=0.0.4; charset=utf-8", buffer, buffer + HEAD_BYTES + size)
+    free(buffer)
+
+
+cdef bint engine_page(Server* v, Conn* conn, const RequestHead* head) noexcept nogil:
+    """Answers what only an engine has an answer for; False: the path is none of these."""
+    cdef int which
+    if is_path(head, b"/metrics", 8):
+        which = PAGE_ENGINE
+    elif is_path(head, b"/dcgm/metrics", 13):
+        which = PAGE_GPU
+    elif is_path(head, b"/health", 7) and not engine_ready(v.engine):
+        refuse_loading(v, conn, head)
+        return True
+    else:
+        return False
+    if head.method == METHOD_GET or head.method == METHOD_HEAD:
+        tell_page(v, conn, head, which)
+    else:
+        refuse(v, conn, head, 405, b"this path wants GET")
+    return True
+
+
 cdef bint route(Server* v, Conn* conn, RequestHead* head, const uint8_t* body, size_t size) noexcept nogil:
     """Answers a whole request, or starts the stream that will; False: the connection takes no further request."""
     cdef bint chat = is_path(head, b"/v1/chat/completions", 20)
@@ -260,6 +361,8 @@ cdef bint route(Server* v, Conn* conn, RequestHead* head, const uint8_t* body, s
             generate(v, conn, head, chat, body, size)
         else:
             refuse(v, conn, head, 405, b"this path wants POST")
+    elif v.engine != NULL and engine_page(v, conn, head):
+        pass
     elif is_path(head, b"/v1/models", 10):
         if head.method == METHOD_GET or head.method == METHOD_HEAD:
             tell_models(v, conn, head)

@@ -4,6 +4,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from posix.uio cimport iovec
 
 from llmgen.clock cimport ClockOffset
+from llmgen.simulator.engine cimport Engine, Seq
 from llmgen.simulator.request cimport Chunks, Method, RequestHead
 from llmgen.simulator.truthlog cimport TruthLog
 from llmgen.wire.http2 cimport Http2
@@ -67,6 +68,7 @@ cdef enum Fault:
     FAULT_REFUSED_STREAM = 22
     FAULT_RST_STREAM = 23
     FAULT_MUTE = 24
+    FAULT_ENGINE = 253           # detail of an end row only: the engine did not admit it
     FAULT_CANCELLED = 254        # detail of an end row only: the client went away
     FAULT_STOPPED = 255          # detail of an end row only: the endpoint was stopped
 
@@ -120,6 +122,7 @@ cdef struct Stream:
     Incoming* incoming           # HTTP/2: until the request is complete
     uint8_t* held                # bytes that are held back (slow and split writes)
     Model* model
+    Seq* seq                     # in the engine's queue or batch
     int64_t due                  # of the next event
     int64_t after                # of the event after the bytes that are held back
     int64_t arrival
@@ -129,7 +132,9 @@ cdef struct Stream:
     uint32_t number              # HTTP/2 stream id
     uint32_t tokens              # of the whole answer
     uint32_t sent
+    uint32_t ready               # tokens that the engine has given and that are not sent yet
     uint32_t input_tokens
+    uint32_t cached              # of them, those that the engine's prefix cache had
     uint32_t strike_at           # tokens after which the fault strikes
     uint32_t parameter
     uint32_t held_at
@@ -249,6 +254,11 @@ cdef struct Server:
     void* tls                    # llmgen.tls.Endpoint or NULL
     bint (*on_request)(Server* v, Conn* conn, RequestHead* head, const uint8_t* body, size_t size) noexcept nogil
     uint32_t slots               # 0: no limit
+    Engine* engine               # has the times of all answers; NULL: the distributions above have
+    uint64_t* hashes             # room for those of a prompt's blocks
+    size_t hash_capacity
+    void* pages                  # a Python function: what a path of the engine's pages shows; NULL without engine
+    int refusal                  # status of what the engine's queue does not take
     FaultRule rules[MAX_RULES]
     uint32_t rule_count
     Model models[MAX_MODELS]
@@ -298,18 +308,6 @@ cdef struct Server:
     bint stop
 
 
-cdef inline uint64_t mixed(uint64_t x) noexcept nogil:
-    """splitmix64's finaliser (Steele, Lea, Flood 2014): every output bit depends on every input bit."""
-    x += <uint64_t>0x9E3779B97F4A7C15
-    x = (x ^ (x >> 30)) * <uint64_t>0xBF58476D1CE4E5B9
-    x = (x ^ (x >> 27)) * <uint64_t>0x94D049BB133111EB
-    return x ^ (x >> 31)
-
-
-cdef inline uint64_t draw(uint64_t key, uint64_t purpose) noexcept nogil:
-    return mixed(key ^ (purpose << 56))
-
-
 cdef inline int64_t sampled(const Samples* samples, uint64_t at) noexcept nogil:
     return samples.values[at & samples.mask]
 
@@ -350,3 +348,4 @@ cdef void streams_unpark(Server* v, Conn* conn) noexcept nogil
 
 cdef Stream* heap_take(Server* v) noexcept nogil
 cdef void heap_push(Server* v, Stream* s) noexcept nogil
+cdef bint heap_room(Server* v) noexcept nogil

@@ -12,6 +12,8 @@ from posix.uio cimport iovec
 from posix.unistd cimport close
 
 from llmgen.clock cimport monotonic_ns, realtime_ns
+from llmgen.simulator.engine cimport engine_cancel
+from llmgen.simulator.seeded cimport draw, mixed
 from llmgen.simulator.tls cimport session_free, session_goodbye, session_pending, session_sent, session_write
 from llmgen.simulator.truthlog cimport TRUTH_END, TruthRow, truth_close, truth_row
 from llmgen.wire.http2 cimport http2_free, http2_set_user
@@ -105,6 +107,7 @@ cdef int server_free(Server* v) noexcept nogil:
     free(v.unstamped)
     free(v.scratch)
     free(v.heap)
+    free(v.hashes)
     free(v)
     return error
 
@@ -485,6 +488,9 @@ cdef void stream_end(Server* v, Stream* s, int how) noexcept nogil:
     if s.running:
         s.running = False
         slot_freed(v)
+    if s.seq != NULL:
+        engine_cancel(v.engine, s.seq)
+        s.seq = NULL
     if not s.in_heap and not s.queued:
         stream_free(v, s)
 
@@ -547,10 +553,22 @@ cdef Stream* heap_take(Server* v) noexcept nogil:
     return s
 
 
+cdef bint heap_room(Server* v) noexcept nogil:
+    """Whether one more stream can be pushed without closing its connection."""
+    cdef HeapEntry* grown
+    if v.heap_size < v.heap_capacity:
+        return True
+    grown = <HeapEntry*>realloc(v.heap, 2 * v.heap_capacity * sizeof(HeapEntry))
+    if grown == NULL:
+        return False
+    v.heap = grown
+    v.heap_capacity *= 2
+    return True
+
+
 cdef void heap_push(Server* v, Stream* s) noexcept nogil:
     """Puts the stream in at its due time. Without memory for the heap its connection is closed."""
     cdef HeapEntry entry
-    cdef HeapEntry* grown
     cdef size_t at, parent
     entry.due = s.due
     entry.stream = s
@@ -560,13 +578,9 @@ cdef void heap_push(Server* v, Stream* s) noexcept nogil:
         s.in_heap = True
         sift_down(v)
         return
-    if v.heap_size == v.heap_capacity:
-        grown = <HeapEntry*>realloc(v.heap, 2 * v.heap_capacity * sizeof(HeapEntry))
-        if grown == NULL:
-            conn_reset(v, s.conn, FAULT_STOPPED)
-            return
-        v.heap = grown
-        v.heap_capacity *= 2
+    if not heap_room(v):
+        conn_reset(v, s.conn, FAULT_STOPPED)
+        return
     s.in_heap = True
     at = v.heap_size
     v.heap_size += 1

@@ -19,9 +19,11 @@ import numpy as np
 
 from llmgen import tls
 from llmgen.errors import ConfigError, LlmgenError, TargetError
-from llmgen.simulator import certificates, distribution, faults, truth
+from llmgen.simulator import certificates, distribution, faults, presets, truth
 from llmgen.simulator.loop import Loop
+from llmgen.simulator.model import Model
 from llmgen.simulator.options import DEFAULT_MODEL, Options
+from llmgen.simulator.pages import Pages
 
 BACKLOG = 4096  # of the accept queue: open-loop bursts must not be lost to SYN retries (the kernel's somaxconn caps it)
 SO_TIMESTAMPNS = 35  # asm-generic; Python's socket module does not name it
@@ -151,7 +153,23 @@ def _check(options: Options) -> list[int]:
         raise ConfigError(
             f"slots: only one sending thread can count them, and cores={options.cores!r} makes {len(cores)}"
         )
+    if options.engine is not None:
+        presets.read(options.engine)
+        if len(cores) > 1:
+            raise ConfigError(f"engine: one sending thread drives it, and cores={options.cores!r} makes {len(cores)}")
+        if options.slots or distribution.duration_ns("step", options.step):
+            raise ConfigError("engine: it has its own steps and limits; leave step and slots away")
     return cores
+
+
+def _engine(options: Options) -> dict[str, Any]:
+    """What a loop is told about the engine, if there is one."""
+    if options.engine is None:
+        return {"engine": None, "pages": None, "refusal": 0}
+    parameters = presets.read(options.engine)
+    model = Model(parameters.settings(options.seed), parameters.draw_noise(options.seed))
+    pages = Pages(model, parameters, options.models[0] if options.models else DEFAULT_MODEL)
+    return {"engine": model, "pages": pages, "refusal": parameters.refusal}
 
 
 def _raise_descriptor_limit() -> None:
@@ -220,6 +238,7 @@ def _settings(options: Options) -> dict[str, Any]:
         output = distribution.counts("output_tokens", options.output_tokens, rng, 1, MAX_OUTPUT_TOKENS)
     return {
         **rules._asdict(),
+        **_engine(options),
         "step_start_ns": time.monotonic_ns(),
         "ttft": distribution.times("ttft", options.ttft, rng),
         "itl": distribution.times("itl", options.itl, rng),

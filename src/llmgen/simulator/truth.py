@@ -1,8 +1,9 @@
 """The truth log (``llmgen serve --truth FILE``): what the endpoint did and when, to hold a client's claims against.
 
 A header of 64 bytes, then rows of 40: one a request (arrival by the kernel's stamp), one a write and stream (the
-stamp taken just before the syscall), one an answer's end. Times are int64 ns of CLOCK_MONOTONIC, as in a run's records
-on the same machine. The log is complete when the endpoint has ended; before that it lacks at most the last second.
+stamp taken just before the syscall), one an answer's end; with an engine also one a step and change of state. Times
+are int64 ns of CLOCK_MONOTONIC, as in a run's records on the same machine. The log is complete when the endpoint has
+ended; before that it lacks at most the last second.
 """
 
 from __future__ import annotations
@@ -23,19 +24,32 @@ TRUTH_DTYPE: Final = np.dtype(
     [
         ("t", "<i8"),
         ("index", "<i8"),  # the last group of x-request-id, -1: none
-        ("serial", "<u4"),  # number of the request at this endpoint
-        ("connection", "<u4"),
-        ("stream", "<u4"),  # HTTP/2 stream id, 0 on HTTP/1.1
-        ("tokens", "<u4"),  # request: planned; write: in this write; end: sent
-        ("input_tokens", "<u4"),  # request: words of the prompt
+        ("serial", "<u4"),  # number of the request at this endpoint; mark of a step: sequences that ran
+        ("connection", "<u4"),  # mark: number of the replica
+        ("stream", "<u4"),  # HTTP/2 stream id, 0 on HTTP/1.1; mark of a step: sequences that waited
+        ("tokens", "<u4"),  # request: planned; write: in this write; end: sent; mark of a step: given
+        ("input_tokens", "<u4"),  # request: words of the prompt; mark of a step: those computed
         ("events", "<u2"),  # write: SSE events of this stream in it, [DONE] excepted
         ("kind", "u1"),
-        ("detail", "u1"),  # request: its Fault; end: how it ended (0 well); write: 1 if the kernel did not take it all
+        ("detail", "u1"),  # request: its Fault; end: how it ended (0 well); mark: which; write: 1 if not all was taken
     ]
 )
 assert TRUTH_DTYPE.itemsize == 40
 
-REQUEST, WRITE, END = 0, 1, 2  # rows of other kinds are of no interest
+REQUEST, WRITE, END, MARK = 0, 1, 2, 4  # rows of other kinds are of no interest
+
+MARKS: Final = {  # what the engine's model does, by its own clock; engine.pxd
+    1: "step",  # a step's end
+    2: "queued",  # of a request, as are the next two
+    3: "scheduled",
+    4: "preempted",
+    5: "ordered",  # of a replica, as are all that follow
+    6: "ready",
+    7: "draining",
+    8: "removed",
+    9: "throttled",
+    10: "cool",
+}
 
 
 class Truth(NamedTuple):
@@ -44,6 +58,13 @@ class Truth(NamedTuple):
     requests: NDArray[np.void]
     writes: NDArray[np.void]
     ends: NDArray[np.void]
+    marks: NDArray[np.void]  # only of `--engine`
+
+    def marked(self, name: str) -> NDArray[np.void]:
+        """The marks of one of MARKS' names."""
+        code = next(code for code, text in MARKS.items() if text == name)
+        rows: NDArray[np.void] = self.marks[self.marks["detail"] == code]
+        return rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +91,7 @@ def read_truth(path: str | Path) -> Truth:
             raise RecordError(f"{path}: not a truth log of this version")
         data = file.read()
     rows = np.frombuffer(data, TRUTH_DTYPE, count=len(data) // TRUTH_DTYPE.itemsize)
-    return Truth(*(rows[rows["kind"] == kind] for kind in (REQUEST, WRITE, END)))
+    return Truth(*(rows[rows["kind"] == kind] for kind in (REQUEST, WRITE, END, MARK)))
 
 
 def timing(truth: Truth) -> Timing:

@@ -15,6 +15,7 @@ cdef enum TruthKind:
     TRUTH_WRITE = 1              # t: just before the syscall
     TRUTH_END = 2                # the answer is over, `detail` tells how
     TRUTH_VOID = 3               # a write that did not come about
+    TRUTH_MARK = 4               # t: by the engine's clock; `detail` is its Mark, `connection` the replica
 
 
 cdef struct TruthRow:

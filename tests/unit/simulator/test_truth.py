@@ -39,7 +39,7 @@ def test_reading_and_timing(tmp_path: Path) -> None:
     path = tmp_path / "truth"
     path.write_bytes(truth.header() + log.tobytes() + b"half a row")
     read = truth.read_truth(path)
-    assert [len(part) for part in read] == [2, 4, 1]
+    assert [len(part) for part in read] == [2, 4, 1, 0]
     timing = truth.timing(read)
     assert timing.serial.tolist() == [0, 1]
     assert timing.index.tolist() == [8, 7]
