@@ -1,7 +1,7 @@
 """The hot loop of a worker.
 
 uvloop watches one descriptor, the epoll set of the core; everything that happens on sockets and the pacer's timer happens in
-`Engine.on_ready`, a batch of at most BATCH_NS. The order of work in a batch:
+`Engine.on_ready`, a batch of BATCH_NS (and one wait of at most WAIT_MS). The order of work in a batch:
 
     epoll_wait → for each ready connection: one read, its events, what it ended; then whatever is due by that read's stamp
                → what is due now → waiting requests, HTTP/2 flushes, deferred closes → the timer is set to the next due time
@@ -118,6 +118,7 @@ cdef extern from "<unistd.h>" nogil:
 cdef enum:
     BATCH_NS = 1000000           # back to uvloop after at most 1 ms
     BATCH_EVENTS = 256
+    WAIT_MS = 1
     DISPATCH_BURST = 64          # requests taken up in a row before the sockets get their turn
     SECOND_NS = 1000000000
     MINUTE_NS = 60000000000
@@ -240,13 +241,13 @@ cdef void arm(Core* k) noexcept nogil:
 cdef void batch(Core* k) noexcept nogil:
     cdef epoll_event events[BATCH_EVENTS]
     cdef int64_t started = monotonic_ns()
-    cdef int count, i
+    cdef int count, i, wait_ms = 0
     cdef Connection* c
     cdef uint64_t entry
     k.network.now = started
     network_clock(&k.network)
     while True:
-        count = epoll_wait(k.epoll, events, BATCH_EVENTS, 0)
+        count = epoll_wait(k.epoll, events, BATCH_EVENTS, wait_ms)
         for i in range(count):
             entry = events[i].data.u64
             if entry == TIMER:
@@ -263,8 +264,14 @@ cdef void batch(Core* k) noexcept nogil:
         pool_end_batch(k)
         if k.network.now - started > BATCH_NS:
             break
-        if count <= 0 and (k.next_due - k.network.now > k.options.spin or k.next_due == NEVER):
-            break
+        if k.next_due != NEVER and k.next_due - k.network.now <= k.options.spin:
+            wait_ms = 0              # spinning for the next due time
+            continue
+        if count <= 0 and wait_ms:
+            break                    # quiet: uvloop waits better
+        # busy: wait here for the rest of the batch's time, which spares uvloop's own epoll_wait and a call of Python a wake
+        arm(k)
+        wait_ms = WAIT_MS
     arm(k)
 
 
