@@ -62,7 +62,9 @@ class Modulation:
         while self._points[-1] <= y[-1] and self._start_s <= self._curve.span_s:
             self._extend()
         piece = np.minimum(np.searchsorted(self._points, y, side="right") - 1, len(self._factors) - 1)
-        found = self._areas[piece] + (y - self._points[piece]) / self._factors[piece]
+        rest, factor = y - self._points[piece], self._factors[piece]
+        # No point lies inside a silent state: there `rest` is 0 or the curve has ended.
+        found = self._areas[piece] + np.divide(rest, factor, out=np.zeros_like(rest), where=factor > 0.0)
         found[y >= self._points[-1]] = np.inf
         self._forget(float(y[-1]))
         return np.asarray(found)
