@@ -6,6 +6,7 @@ from typing import Final, Literal
 
 import msgspec
 
+from llmgen.metrics.server_figures import Server
 from llmgen.metrics.statistics import Dist
 
 SUMMARY_SCHEMA: Final = "llmgen.summary"
@@ -341,4 +342,5 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     sessions: Sessions | None = None
     cost: Cost | None = None
     diagnosis: tuple[Finding, ...] = ()
+    server: Server | None = None
     profiles: dict[str, Profile] = {}  # those that were asked for

@@ -12,7 +12,7 @@ import numpy as np
 
 from llmgen.columns import OutputSource
 from llmgen.errors import RecordError
-from llmgen.metrics import breakdown, cost, diagnosis, sessions, stability
+from llmgen.metrics import breakdown, cost, diagnosis, profiles, server, server_evidence, sessions, stability
 from llmgen.metrics.attainment import evaluate
 from llmgen.metrics.client import client_of, load_of
 from llmgen.metrics.figures import SUMMARY_SCHEMA, SUMMARY_VERSION, Group, Summary, Tokens, Verdict, Window
@@ -71,9 +71,10 @@ def summary_of(m: Measurements, thresholds: Thresholds | None = None) -> Summary
     return msgspec.structs.replace(
         summary,
         verdict=msgspec.structs.replace(verdict, notes=notes),
-        diagnosis=diagnosis.diagnose(m, summary),
+        diagnosis=(*diagnosis.diagnose(m, summary), *server_evidence.findings(m, summary)),
     )
 
+        server=server.server_of(m, latency, throughput),
 
 def _tokens(m: Measurements) -> Tokens:
     r, mask = m.requests, m.inside & m.ok

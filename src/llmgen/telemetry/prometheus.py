@@ -287,6 +287,7 @@ class Endpoint:
             size += len(piece)
             if size > MAX_PAGE_BYTES:
                 raise ScrapeError(f"a page of more than {MAX_PAGE_BYTES >> 20} MiB")
+        answer.close()  # read1 does not notice the end by itself, and the connection would not take another request
         if answer.status != 200:
             raise ScrapeError(f"HTTP {answer.status}")
         return b"".join(pieces).decode("utf-8", "replace")
