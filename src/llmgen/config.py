@@ -248,6 +248,7 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     workload: Workload = Workload()
     client: Client = Client()
     slo: tuple[str, ...] = ()
+    slo_presets: tuple[str, ...] = ()  # like mlperf:llama2-70b:server; become part of slo
     verdict: dict[str, float] = {}  # thresholds of the verdict on ourselves, over those of metrics/verdict.py
     regression: tuple[str, ...] = ()
     telemetry: tuple[Telemetry, ...] = ()

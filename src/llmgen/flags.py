@@ -69,6 +69,7 @@ FLAGS: Final[Mapping[str, str]] = {
     "client.retries": "--retries",
     "client.abort_on": "--abort-on",
     "slo": "--slo",
+    "slo_presets": "--slo-preset",
     "verdict": "--verdict",
     "telemetry": "--telemetry",
     "gpu": "--gpu",

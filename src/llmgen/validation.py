@@ -19,6 +19,7 @@ from llmgen.config import Client, Load, RunConfig, Target, plain, redact_url
 from llmgen.credentials import resolve_headers, resolve_value
 from llmgen.decoding import closest, decode, wrong
 from llmgen.errors import ConfigError
+from llmgen.metrics.presets import expand
 from llmgen.metrics.slo import impossible, parse_all
 from llmgen.metrics.verdict import thresholds
 from llmgen.telemetry import sampling
@@ -100,9 +101,13 @@ def complete(config: RunConfig) -> tuple[RunConfig, tuple[str, ...]]:
     if load.duration is None and load.requests is None and not load.stages and load.trace is None:
         changes["duration"] = schedule.DEFAULT_DURATION_S
         notes.append(f"no end given: {schedule.DEFAULT_DURATION_S:g} s (--duration T or --requests N)")
-    if not changes:
-        return config, ()
-    return msgspec.structs.replace(config, load=msgspec.structs.replace(load, **changes)), tuple(notes)
+    if config.slo_presets:
+        objectives = expand(config.slo_presets)
+        notes.append(f"objectives of {', '.join(config.slo_presets)}: {', '.join(objectives)}")
+        config = msgspec.structs.replace(config, slo=(*config.slo, *objectives), slo_presets=())
+    if changes:
+        config = msgspec.structs.replace(config, load=msgspec.structs.replace(load, **changes))
+    return config, tuple(notes)
 
 
 def _one_of(key: str, value: str, known: tuple[str, ...]) -> None:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from llmgen.cli.options import use_color
+from llmgen.cli.options import Value, use_color
+from llmgen.decoding import Seconds
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from llmgen.metrics.figures import Summary
     from llmgen.run import Result
 
+# Names of metrics/profiles.py, which a help text should not have to import (numpy); a test compares.
+PROFILES = ("vllm", "aiperf", "guidellm", "inference-perf", "mlperf")
 RUN = click.argument("run", type=click.Path(path_type=Path), default=Path("runs/latest"))
 
 
@@ -32,15 +35,37 @@ Examples:
 @click.option("--format", "kind", type=click.Choice(["text", "json", "html"]), default="text", show_default=True)
 @click.option("--output", type=click.Path(path_type=Path), metavar="FILE",
               help="Write there.  [default: stdout; for html, report.html in the run directory]")  # fmt: skip
-def report_command(run: Path, kind: str, output: Path | None) -> None:
+@click.option("--metrics-as", type=click.Choice(PROFILES), metavar="NAME", help="Also by the definitions of another "
+              "tool: vllm, aiperf, guidellm, inference-perf or mlperf.")  # fmt: skip
+@click.option("--profiles", "every_profile", is_flag=True, help="Also by those of all of them, side by side.")
+@click.option("--patience", metavar="T", type=Value("T", Seconds), multiple=True,
+              help="Share of requests without a first token by T. Repeatable.  [default: 1s, 3s, 10s]")  # fmt: skip
+@click.option("--checklist", is_flag=True, help="Also what this run did of a thorough test, and what is left to do.")
+@click.option(
+    "--junit", type=click.Path(path_type=Path), metavar="FILE", help="Objectives as JUnit XML, for CI systems."
+)
+def report_command(
+    run: Path,
+    kind: str,
+    output: Path | None,
+    metrics_as: str | None,
+    every_profile: bool,
+    patience: tuple[float, ...],
+    checklist: bool,
+    junit: Path | None,
+) -> None:
     """Report RUN again, from its records; also one that was interrupted or crashed. [default: runs/latest]"""
-    from llmgen.metrics.summary import encode, summarise
+    from llmgen.metrics.summary import encode, summarise, with_profiles
     from llmgen.records import open_run
 
     found = open_run(run)
-    summary = summarise(found)
+    summary = summarise(found, patience_s=patience or None)
+    if metrics_as is not None or every_profile:
+        summary = with_profiles(found, summary, None if every_profile else metrics_as)
     for note in found.notes:
         click.echo(f"llmgen: {note}", err=True)
+    if junit is not None:
+        write_junit(junit, summary)
     if kind == "html":
         from llmgen.report.html import write_html
 
@@ -50,10 +75,22 @@ def report_command(run: Path, kind: str, output: Path | None) -> None:
         text = encode(summary).decode()
     else:
         text = terminal_report(summary, found.info, run, plain=output is not None)
+        if checklist:
+            from llmgen.metrics.checklist import checklist_of
+            from llmgen.report.checklist import render
+
+            text += render(checklist_of([(summary, found.info)]), color=output is None and use_color())
     if output is None:
         click.echo(text, nl=False)
     else:
         output.write_text(text, encoding="utf-8")
+
+
+def write_junit(path: Path, summary: Summary) -> None:
+    from llmgen.report import junit
+
+    name = summary.name or summary.run_id or "run"
+    junit.write(path, junit.render(f"llmgen {name}", junit.cases_of(summary), summary.window.duration_s))
 
 
 def terminal_report(summary: Summary, info: Mapping[str, Any], run: Path, *, plain: bool = False) -> str:
@@ -65,15 +102,31 @@ def terminal_report(summary: Summary, info: Mapping[str, Any], run: Path, *, pla
     return render(summary, info, width=width, color=not plain and use_color(), errors=read_errors(run))
 
 
-def show_result(result: Result, directory: Path, *, as_json: bool, quiet: bool = False) -> int:
+def show_result(
+    result: Result,
+    directory: Path,
+    *,
+    as_json: bool,
+    quiet: bool = False,
+    metrics_as: str | None = None,
+    junit: Path | None = None,
+) -> int:
     """Prints what a finished run has to say, and returns its exit code."""
+    summary = result.summary
+    if metrics_as is not None:
+        from llmgen.metrics.summary import with_profiles
+        from llmgen.records import open_run
+
+        summary = with_profiles(open_run(directory), summary, metrics_as)
+    if junit is not None:
+        write_junit(junit, summary)
     if as_json:
         from llmgen.metrics.summary import encode
 
-        click.echo(encode(result.summary), nl=False)
+        click.echo(encode(summary), nl=False)
     elif not quiet:
         from llmgen.records import read_info
 
-        click.echo(terminal_report(result.summary, read_info(directory), directory), nl=False)
+        click.echo(terminal_report(summary, read_info(directory), directory), nl=False)
         click.echo(f"\n{directory}  (llmgen report {directory} --format html)")
     return int(result.exit_code)

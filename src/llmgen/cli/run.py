@@ -23,7 +23,7 @@ from llmgen.cli.options import (
     pages,
     pairs,
 )
-from llmgen.cli.report import show_result
+from llmgen.cli.report import PROFILES, show_result
 from llmgen.config import FLAGS, RunConfig, load_config, merge
 from llmgen.decoding import Cut, Seconds
 
@@ -138,8 +138,8 @@ Exit codes: 0 done, 1 bug, 2 usage or configuration, 3 an objective missed,
 @client("--timeout-first-token", type=SECONDS, help="From send to first token.  [default: 2m]")
 @client("--timeout-idle", type=SECONDS, help="Between events.  [default: 1m]")
 @client("--timeout-total", type=SECONDS, help="From due to end.  [default: 10m]")
-@client("--patience", type=SECONDS, help="Abandon a stream without a first token this long after it was due; it counts as "
-        "a miss.  [default: wait]")  # fmt: skip
+@client("--patience", type=SECONDS, help="Abandon a stream without a first token this long after it was due; it counts "
+        "as a miss.  [default: wait]")  # fmt: skip
 @client("--stamps", metavar="kernel|user", help="Where an arriving byte is stamped.  [default: kernel]")
 @client("--spin", type=SECONDS, help="Spin this long before each due time, at most 10ms.  [default: 0s]")
 @client("--no-pin", is_flag=True, help="Do not pin workers to cores.")
@@ -151,6 +151,8 @@ Exit codes: 0 done, 1 bug, 2 usage or configuration, 3 an objective missed,
 @client("--abort-on", metavar="EXPR", help="Stop at 'error_rate>50% for 10s' or 'in_flight>2000 for 30s'.")
 @record("--slo", multiple=True, metavar="EXPR", help="Objective like 'ttft_p95<800ms', 'goodput>=0.99' or, on each "
         "request, 'ttft<1s'. Repeatable.")  # fmt: skip
+@record("--slo-preset", multiple=True, metavar="NAME", help="Published objectives: mlperf:MODEL:server or "
+        "mlperf:MODEL:interactive, like mlperf:llama2-70b:server. Repeatable.")  # fmt: skip
 @record("--verdict", multiple=True, metavar="K=V", callback=numbers, help="When this run is suspect or invalid, like "
         "suspect_lag_ms=5; docs/configuration.md lists them. Repeatable.")  # fmt: skip
 @record("--telemetry", multiple=True, metavar="URL", callback=pages, help="Metrics page of the server, of "
@@ -167,6 +169,9 @@ Exit codes: 0 done, 1 bug, 2 usage or configuration, 3 an objective missed,
 @output("--progress/--no-progress", default=None, help="Live view.  [default: if stderr is a terminal]")
 @output("--quiet", is_flag=True, help="No live view and no report.")
 @output("--json", "as_json", is_flag=True, help="summary.json on stdout instead of the report.")
+@output("--metrics-as", metavar="NAME", type=click.Choice(PROFILES), help="Also by the definitions of another tool: "
+        "vllm, aiperf, guidellm, inference-perf or mlperf.")  # fmt: skip
+@output("--junit", type=click.Path(path_type=Path), metavar="FILE", help="Objectives as JUnit XML, for CI systems.")
 @output("--log-json", is_flag=True, help="Logs as JSON lines on stderr.")
 @click.pass_context
 def run_command(ctx: click.Context, /, config: Path | None, **_: Any) -> int:
@@ -186,7 +191,14 @@ def run_command(ctx: click.Context, /, config: Path | None, **_: Any) -> int:
         json_out=shown["as_json"],
         log_json=shown["log_json"],
     )
-    return show_result(result, Path(result.directory), as_json=shown["as_json"], quiet=shown["quiet"])
+    return show_result(
+        result,
+        Path(result.directory),
+        as_json=shown["as_json"],
+        quiet=shown["quiet"],
+        metrics_as=shown["metrics_as"],
+        junit=shown["junit"],
+    )
 
 
 def given_keys(ctx: click.Context) -> dict[str, Any]:

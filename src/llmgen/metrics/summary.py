@@ -25,13 +25,22 @@ from llmgen.records import Run, check_schema
 MOST_TURNS: Final = 20  # turns told apart; later ones are one group: each costs a pass over all requests
 
 
-def summarise(run: Run, thresholds: Thresholds | None = None) -> Summary:
-    """Everything that summary.json says about a run."""
-    return summary_of(Measurements(run), thresholds)
+def summarise(run: Run, thresholds: Thresholds | None = None, patience_s: tuple[float, ...] | None = None) -> Summary:
+    """Everything that summary.json says about a run. patience_s: thresholds of abandonment; None: 1, 3 and 10 s."""
+    return summary_of(Measurements(run), thresholds, patience_s)
 
 
-def summary_of(m: Measurements, thresholds: Thresholds | None = None) -> Summary:
-    """The same of measurements that somebody made already."""
+def with_profiles(run: Run, summary: Summary, name: str | None) -> Summary:
+    """The summary with what another tool would have printed, or with what all of them would have (None)."""
+    m = Measurements(run)
+    found = profiles.all_profiles(m) if name is None else {name: profiles.profile(m, name)}
+    return msgspec.structs.replace(summary, profiles=found)
+
+
+def summary_of(
+    m: Measurements, thresholds: Thresholds | None = None, patience_s: tuple[float, ...] | None = None
+) -> Summary:
+    """`summarise`, of measurements that somebody made already."""
     run, info = m.run, m.run.info
     everyone = m.everyone
     requests = requests_of(m, everyone, run_wide=True)
@@ -62,9 +71,10 @@ def summary_of(m: Measurements, thresholds: Thresholds | None = None) -> Summary
         stability=stability.trends_of(windows),
         by_tokens=breakdown.by_tokens(m),
         timeouts=breakdown.timeouts_of(m),
-        abandonment=breakdown.abandonment_of(m),
+        abandonment=breakdown.abandonment_of(m, patience_s or breakdown.THRESHOLDS_S),
         sessions=sessions.sessions_of(m),
         cost=cost.cost_of(m, throughput),
+        server=server.server_of(m, latency, throughput),
     )
     verdict = judge(summary, info, thresholds)
     notes = (*verdict.notes, *run.notes)
@@ -74,7 +84,6 @@ def summary_of(m: Measurements, thresholds: Thresholds | None = None) -> Summary
         diagnosis=(*diagnosis.diagnose(m, summary), *server_evidence.findings(m, summary)),
     )
 
-        server=server.server_of(m, latency, throughput),
 
 def _tokens(m: Measurements) -> Tokens:
     r, mask = m.requests, m.inside & m.ok

@@ -23,9 +23,11 @@ def _visible(character: str) -> str:
     # Cc controls and ANSI, Cf bidi overrides and zero-width, Cs surrogates, Zl and Zp line separators
     if character in _SHORT:
         return _SHORT[character]
-    if unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Zl", "Zp"):
-        return character
     code = ord(character)
+    # noncharacters (Unicode 23.7) are allowed in no XML
+    odd = code & 0xFFFE == 0xFFFE or 0xFDD0 <= code <= 0xFDEF
+    if not odd and unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Zl", "Zp"):
+        return character
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 

@@ -12,7 +12,9 @@ import pytest
 
 from fabricate import event_rows, request_rows, run_info, write_run
 from llmgen import cli
+from llmgen.cli.report import PROFILES
 from llmgen.columns import Status
+from llmgen.metrics import profiles
 from llmgen.metrics.summary import summarise, write_summary
 from llmgen.records import open_run
 
@@ -129,3 +131,31 @@ def test_a_name_from_a_file_cannot_paint_the_terminal(tmp_path: Path, capfd: pyt
     assert "\x1b" not in capfd.readouterr().out
 
 
+
+
+def test_profiles_beside_each_other(run: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert cli.call(["report", str(run), "--profiles"]) == 0
+    out = capfd.readouterr().out
+    assert "AS OTHERS TELL IT" in out
+    assert all(name in out for name in PROFILES)
+    assert max(map(len, out.splitlines())) <= 80
+
+
+def test_one_profile(run: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert cli.call(["report", str(run), "--metrics-as", "guidellm", "--format", "json"]) == 0
+    document = json.loads(capfd.readouterr().out)
+    assert set(document["profiles"]) == {"guidellm"}
+    # the first token is in its average: (50 + 4 x 10) / 5
+    assert document["profiles"]["guidellm"]["metrics"]["tpot_ms"]["p50"] == 18
+    assert cli.call(["report", str(run), "--metrics-as", "wrk"]) == 2
+
+
+def test_the_options_know_every_profile() -> None:
+    assert set(PROFILES) == set(profiles.PROFILES)
+
+
+def test_patience_and_checklist(run: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert cli.call(["report", str(run), "--patience", "10ms", "--checklist"]) == 0
+    out = capfd.readouterr().out
+    assert "100 % over 0.01 s" in out
+    assert "CHECKLIST" in out

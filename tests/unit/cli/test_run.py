@@ -83,6 +83,7 @@ VALUES: dict[str, tuple[str | None, Any]] = {
     "client.retries": ("2", 2),
     "client.patience": ("3s", 3.0),
     "slo": ("ttft<1s", ("ttft<1s",)),
+    "slo_presets": ("mlperf:llama2-70b:server", ("mlperf:llama2-70b:server",)),
     "verdict": ("suspect_lag_ms=5", {"suspect_lag_ms": 5.0}),
     "telemetry": ("http://n:1/metrics", (Telemetry(url="http://n:1/metrics"),)),
     "keep_bodies": (None, True),
