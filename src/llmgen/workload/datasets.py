@@ -46,6 +46,7 @@ PROMPT_COLUMNS: Final = ("prompt", "question", "text", "text_input", "input", "m
 ROLES: Final = {"human": "user", "user": "user", "gpt": "assistant", "chatgpt": "assistant", "system": "system"}
 _SPACE: Final = re.compile(r"[ \t\r\n]*")
 CHUNK_CHARS: Final = 1 << 20
+MAX_NUMBER_CHARS: Final = 400  # no double is written longer
 MAX_RECORD_CHARS: Final = 64 << 20
 MAX_BYTES: Final = 4 << 30  # of all prompts: the disk that a plan may take
 MAX_OUTPUT: Final = 1 << 22
@@ -213,7 +214,8 @@ def array_items(file: IO[str], source: _Source) -> Iterator[Any]:
                     yield item
                     at = end + (held[end] == ",")
                     continue
-                if end < len(held):
+                # "2" may be the beginning of "2.5": only more of the file tells.
+                if end < len(held) and (ended or len(held) - end > MAX_NUMBER_CHARS):
                     raise source.refuse(f"record {number + 1}", "not followed by a comma or the array's end")
         if ended:
             raise source.refuse(f"record {number + 1}", "the array ends in the middle of the file")

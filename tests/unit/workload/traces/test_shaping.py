@@ -150,12 +150,18 @@ def test_models() -> None:
 
 # -- inspection --------------------------------------------------------------------------------------------------------
 
-# rows, span, CV, inputs (mean p50 p90 p99 max), outputs, reuse: published facts and what was counted independently.
+# Rows, span, CV, inputs (mean p50 p90 p99 max), outputs, reuse: published facts and what was counted independently.
 REAL = {
-    "azure_llm_2023_code.csv": (8_819, 3_436, 13.15, (2_048, 1_469, 5_194, 7_436, 7_437), (28, 13, 55, 252, 1_899), None),
-    "azure_llm_2023_conv.csv": (19_366, 3_502, 1.09, (1_155, 1_020, 2_735, 4_142, 14_050), (211, 129, 424, 601, 1_000), None),
-    "mooncake_conversation.jsonl": (12_031, 3_537, 3.03, (12_035, None, None, None, 126_195), (343, None, None, None, None), 0.366),
-    "mooncake_synthetic.jsonl": (3_993, 1_022, None, (15_325, None, None, None, 191_378), (149, None, None, None, None), 0.640),
+    "azure_llm_2023_code.csv": (
+        *(8_819, 3_436, 13.15),
+        *((2_048, 1_469, 5_194, 7_436, 7_437), (28, 13, 55, 252, 1_899), None),
+    ),
+    "azure_llm_2023_conv.csv": (
+        *(19_366, 3_502, 1.09),
+        *((1_155, 1_020, 2_735, 4_142, 14_050), (211, 129, 424, 601, 1_000), None),
+    ),
+    "mooncake_conversation.jsonl": (12_031, 3_537, 3.03, (12_035, *3 * [None], 126_195), (343, *4 * [None]), 0.366),
+    "mooncake_synthetic.jsonl": (3_993, 1_022, None, (15_325, *3 * [None], 191_378), (149, *4 * [None]), 0.640),
 }  # fmt: skip
 
 
