@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 
 from llmgen.errors import RecordError
-from llmgen.metrics.figures import Latency, Throughput
+from llmgen.metrics.figures import Throughput
 from llmgen.metrics.measurements import Measurements
 from llmgen.metrics.server_figures import (
     Against,
@@ -43,7 +43,7 @@ def readings_of(m: Measurements) -> Readings:
         return Readings([])
 
 
-def server_of(m: Measurements, latency: Latency, throughput: Throughput) -> Server | None:
+def server_of(m: Measurements, throughput: Throughput) -> Server | None:
     """None without telemetry. A source that never answered is there, with what it failed."""
     readings = readings_of(m)
     if not readings.sources:
@@ -67,7 +67,7 @@ def server_of(m: Measurements, latency: Latency, throughput: Throughput) -> Serv
         node_cpu_share=_node_cpu(counters),
         joules_per_output_token=_joules(counters, throughput),
         load_time_s=None if load is None or np.isnan(load.v).all() else float(np.nanmax(load.v)),
-        against=_against(m, latency, histograms),
+        against=_against(m, histograms),
         correlation=correlations(m, readings),
         marks=_marks(m, readings),
     )
@@ -215,8 +215,8 @@ def _joules(counters: dict[str, Counter], throughput: Throughput) -> float | Non
     return counters["gpu_energy"].per_s / throughput.output_tokens_per_s
 
 
-def _against(m: Measurements, latency: Latency, histograms: dict[str, ServerHistogram]) -> dict[str, Against]:
-    """TTFT of first tokens, E2E of ends that lie in the window, as the server counts them; ITL of the window's."""
+def _against(m: Measurements, histograms: dict[str, ServerHistogram]) -> dict[str, Against]:
+    """TTFT of first tokens, E2E of ends that lie in the window, as the server counts them."""
     r, (start, end) = m.requests, m.span
     found = {}
     for name, stamp in (("ttft", "first_token"), ("e2e", "end")):
@@ -224,8 +224,6 @@ def _against(m: Measurements, latency: Latency, histograms: dict[str, ServerHist
         values = values[~np.isnan(values)]
         if name in histograms and len(values):
             found[name] = _compared(len(values), float(values.mean()) / 1e6, histograms[name])
-    if "itl" in histograms and latency.itl_ms is not None:
-        found["itl"] = _compared(latency.itl_ms.n, latency.itl_ms.mean, histograms["itl"])
     return found
 
 

@@ -19,6 +19,7 @@ from llmgen.telemetry.readings import Readings
 FULL: Final = 0.95  # of the KV cache: the next long sequence does not fit
 MIN_SHARE: Final = 0.05  # of the time: less is a moment
 RISING: Final = 1.5
+MIN_WAITING: Final = 2.0  # requests, on average: one is taken up by the next step
 BUSY_CPU: Final = 0.9  # of a core or of the node
 IDLE_GPU: Final = 0.5
 HOT_C: Final = 83.0  # where data-centre GPUs begin to slow down; their own limits are 83 to 90
@@ -141,7 +142,7 @@ def server_queue(e: Evidence) -> Finding | None:
     waiting, ttft = e.over_thirds("waiting"), e.ttft_over_thirds
     if waiting is None or np.isnan(ttft[[0, 2]]).any():
         return None
-    if waiting[2] < 1 or waiting[2] < RISING * waiting[0] or ttft[2] < RISING * ttft[0]:
+    if waiting[2] < MIN_WAITING or waiting[2] < RISING * waiting[0] or ttft[2] < RISING * ttft[0]:
         return None
     evidence = [
         f"waiting in the server, first to last third: {waiting[0]:.4g} → {waiting[2]:.4g} requests",

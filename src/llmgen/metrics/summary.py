@@ -12,7 +12,7 @@ import numpy as np
 
 from llmgen.columns import OutputSource
 from llmgen.errors import RecordError
-from llmgen.metrics import breakdown, cost, diagnosis, profiles, server, server_evidence, sessions, stability
+from llmgen.metrics import breakdown, comparison, cost, diagnosis, profiles, server, server_evidence, sessions, stability
 from llmgen.metrics.attainment import evaluate
 from llmgen.metrics.client import client_of, load_of
 from llmgen.metrics.figures import SUMMARY_SCHEMA, SUMMARY_VERSION, Group, Summary, Tokens, Verdict, Window
@@ -74,7 +74,7 @@ def summary_of(
         abandonment=breakdown.abandonment_of(m, patience_s or breakdown.THRESHOLDS_S),
         sessions=sessions.sessions_of(m),
         cost=cost.cost_of(m, throughput),
-        server=server.server_of(m, latency, throughput),
+        server=server.server_of(m, throughput),
     )
     verdict = judge(summary, info, thresholds)
     notes = (*verdict.notes, *run.notes)

@@ -22,6 +22,7 @@ from llmgen.metrics.figures import Group, Summary
 from llmgen.metrics.measurements import Measurements
 from llmgen.metrics.statistics import Dist
 from llmgen.records import Run, read_errors
+from llmgen.report import server
 from llmgen.report.canvas import number, percent, share
 from llmgen.report.escaping import plain
 from llmgen.report.plots import Figure, figures
@@ -53,6 +54,7 @@ def render(run: Run, summary: Summary) -> str:
             _slo(summary),
             _latency_table("Latency", summary),
             *(_picture(place) for place in pictures),
+            _server(summary),
             _groups("Classes", summary.classes),
             _groups("Targets", summary.targets),
             _errors(summary, errors),
@@ -186,6 +188,19 @@ def _groups(title: str, groups: Mapping[str, Group]) -> str:
         )
     titles = ("", "requests", "ok", "TTFT p50 / p95", "TPOT p50 / p95", "E2E p50 / p95", "tokens/s")
     return _section(title, _table(titles, rows))
+
+
+def _server(summary: Summary) -> str:
+    """What the server said of itself; nothing without telemetry."""
+    told = summary.server
+    if told is None:
+        return ""
+    inner = f'<p class="note">{_text(server.sources(told))}</p>' + _table(("", ""), server.lines(told))
+    gpus = server.gpu_rows(told)
+    if gpus:
+        inner += _table(("GPU", "busy", "memory", "temperature", "power", "SM clock"), gpus)
+    marks = "".join(f"<li>{_text(server.mark_text(mark))}</li>" for mark in told.marks[:100])
+    return _section("The server", inner + (f"<ul>{marks}</ul>" if marks else ""))
 
 
 def _errors(summary: Summary, errors: Sequence[Mapping[str, Any]]) -> str:

@@ -14,12 +14,12 @@ import numpy as np
 from llmgen.metrics import series
 from llmgen.metrics.measurements import Measurements
 from llmgen.metrics.series import Bins
+from llmgen.report import server_plots
 from llmgen.report.escaping import plain
+from llmgen.report.palette import PALETTE
 
 Figure = dict[str, Any]
 
-# Okabe & Ito: eight colours that people with colour vision deficiencies can tell apart, also on a dark ground.
-PALETTE: Final = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442", "#999999")
 DENSITY_BINS: Final = 80
 MAX_CURVES: Final = 7  # classes beyond are left out of the distributions, which say so
 
@@ -55,6 +55,7 @@ def over_time(m: Measurements, bins: Bins) -> Figure:
             ("output tokens/s", [_line(bins, series.tokens_over_time(m, bins), "output tokens/s", 0)], False),
             _error_panel(m, bins),
             _percentile_panel(m, bins, "own_lag", "our lag, ms"),
+            *server_plots.panels(m),
         )
         if panel is not None
     ]
@@ -67,7 +68,7 @@ def over_time(m: Measurements, bins: Bins) -> Figure:
         "height": 160 * len(panels) + 60,
         "hovermode": "x unified",
         "showlegend": False,
-        "shapes": _window_shapes(m),
+        "shapes": _window_shapes(m) + server_plots.shapes(m),
         "annotations": [],
     }
     share = 1 / len(panels)

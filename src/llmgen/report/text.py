@@ -18,6 +18,7 @@ from llmgen.metrics.statistics import Dist
 from llmgen.report import conclusions
 from llmgen.report.canvas import LABEL_WIDTH, canvas, columns, heading, item, line, number, percent, percentile, share
 from llmgen.report.escaping import plain
+from llmgen.report.server import server
 
 STYLES: Final = {"valid": "bold green", "suspect": "bold yellow", "invalid": "bold red", "incomplete": "bold red"}
 MEANS: Final = {
@@ -69,6 +70,7 @@ def render(
     _errors(console, summary, errors)
     conclusions.patience(console, summary)
     _slo(console, summary)
+    server(console, summary)
     conclusions.cost(console, summary)
     conclusions.stability(console, summary)
     conclusions.diagnosis(console, summary)
