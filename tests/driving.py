@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from llmgen import dialects
 from llmgen import target as targets_of
 from llmgen._core import Engine
 from llmgen.columns import EVENT_DTYPE, REQUEST_DTYPE, SEGMENT_HEADER_BYTES, SEGMENT_HEADER_DTYPE, TIMELINE_DTYPE
@@ -96,7 +97,7 @@ class Driven:
             seed=1,
             trace_prefix=7,
             classes=1,
-            heads=[HeadSetup(stream, True, "chat")],
+            heads=[HeadSetup(stream, dialects.get("chat").end.value, "chat")],
             targets=[
                 TargetSetup(list(one.addresses), 1, False, targets_of.heads(one, number, 1, heads, {}, "r-"), one.host)
                 for number, one in enumerate(targets)

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from odd_servers import GOOD, OddServer, Peer, Request, answer_get, answering
-from running import check_run, environment, statuses
+from running import PATIENCE_S, check_run, environment, statuses
 
 DELAY_S = 0.05  # each way
 LLMGEN = (sys.executable, "-m", "llmgen")
@@ -182,19 +182,27 @@ def test_a_delaying_proxy(offer, serve):
     assert summary.latency.connect_ms.n > 1
 
 
-def test_connects_that_take_a_second(offer):
+def test_connects_that_take_a_second(offer, tmp_path):
     """A full accept queue drops SYNs, which are sent again after a second: told in connect, with the retransmits."""
 
     def handle(peer: Peer) -> None:
         while (request := peer.request()) is not None:
             if answer_get(peer, request):
                 peer.server.shrink_backlog()
-                continue
-            if not peer.server.accepting.is_set():  # the one that was being waited for already: the load has begun
-                threading.Timer(0.3, peer.server.restore_backlog).start()
-            peer.send(GOOD)
+            else:
+                peer.send(GOOD)
+
+    def restore() -> None:
+        until = time.monotonic() + PATIENCE_S
+        while not (tmp_path / "runs" / "latest").exists() and time.monotonic() < until:
+            time.sleep(0.01)
+        time.sleep(
+            0.7
+        )  # `latest` is made START_DELAY_S before the load begins; the dropped SYNs are sent again after 1 s
+        server.restore_backlog()
 
     with OddServer(handle) as server:
+        threading.Thread(target=restore, daemon=True).start()
         result = offer(server.url, **{"load.rate": "inf", "load.requests": 8})
     rows = result.requests
     assert statuses(rows) == {"ok": 8}

@@ -108,7 +108,7 @@ def test_a_whole_life(tmp_path, worker):
 def test_the_end_of_the_pipe_is_its_end(tmp_path, worker):
     with OddServer(answering(lambda peer, _: peer.until_closed())) as server:
         worker.send(make_setup(tmp_path, server.url, [0, 3600 * S]))
-        worker.reply()
+        assert worker.reply() == {"ready": True}
         start_now(worker)
         until = time.monotonic() + WAIT_S
         while not server.posts:
@@ -123,7 +123,7 @@ def test_the_end_of_the_pipe_is_its_end(tmp_path, worker):
 def test_the_end_of_the_pipe_before_the_start(tmp_path, worker):
     with OddServer(always(GOOD)) as server:
         worker.send(make_setup(tmp_path, server.url))
-        worker.reply()
+        assert worker.reply() == {"ready": True}
         worker.close_pipe()
         assert worker.process.wait(WAIT_S) == 0
         assert not server.posts
@@ -132,7 +132,7 @@ def test_the_end_of_the_pipe_before_the_start(tmp_path, worker):
 def test_an_interrupt_is_the_controllers_business(tmp_path, worker):
     with OddServer(always(GOOD)) as server:
         worker.send(make_setup(tmp_path, server.url))
-        worker.reply()
+        assert worker.reply() == {"ready": True}
         worker.process.send_signal(signal.SIGINT)
         start_now(worker)
         assert "done" in worker.reply()
@@ -141,7 +141,7 @@ def test_an_interrupt_is_the_controllers_business(tmp_path, worker):
 def test_drain(tmp_path, worker):
     with OddServer(answering(lambda peer, _: peer.until_closed())) as server:
         worker.send(make_setup(tmp_path, server.url, [0, 3600 * S]))
-        worker.reply()
+        assert worker.reply() == {"ready": True}
         start_now(worker)
         until = time.monotonic() + WAIT_S
         while not server.posts:
@@ -172,7 +172,7 @@ def test_a_plan_that_breaks_during_the_run(tmp_path, worker):
     with OddServer(always(GOOD)) as server:
         setup = make_setup(tmp_path, server.url, final=False)
         worker.send(setup)
-        worker.reply()
+        assert worker.reply() == {"ready": True}
         control = np.memmap(tmp_path / "control.bin", "<i8", "r+", shape=(5,))
         control[1] = 2  # a second segment is announced, and is not there
         start_now(worker)
@@ -192,7 +192,7 @@ def test_texts_of_failures_are_written_at_once_and_without_secrets(tmp_path, wor
 
     with OddServer(answering(echo)) as server:
         worker.send(make_setup(tmp_path, server.url, [0, 0], secrets=["sk-123456789"]))
-        worker.reply()
+        assert worker.reply() == {"ready": True}
         start_now(worker)
         path = tmp_path / "worker-of-process" / "errors.jsonl"
         until = time.monotonic() + WAIT_S
