@@ -106,13 +106,15 @@ class Vocabulary:
 def exact(count: Count, template_tokens: int) -> Vocabulary:
     """The words that are one token each by `count`, which may add a constant. ConfigError if they are too few, or if
     whole texts of them do not come out."""
-    known = "the"
-    constant = 2 * count(known) - count(f"{known} {known}")
-    if not count(f"{known} {known} {known}") == 3 + constant:
+    tried = ((word, count(f"{word} {word}")) for word in COMMON_WORDS[:BATCH_WORDS])
+    known, twice = next(((word, two) for word, two in tried if count(f"{word} {word} {word}") == two + 1), ("", 0))
+    if not known:
         raise ConfigError("workload.tokenizer: counts no word as one token; lengths can only be approximate with it")
-    words = _single(count, constant, COMMON_WORDS, known)
+    words = _single(count, twice - 2, COMMON_WORDS, known)
     # A beginning's first word has no space before it, which may be another token, or two.
-    heads = [word for word in words if len(word) == HEAD_LETTERS and count(word) == 1 + constant]
+    alone = {word: count(word) for word in words if len(word) == HEAD_LETTERS}
+    constant = min(alone.values(), default=1) - 1
+    heads = [word for word, tokens in alone.items() if tokens == 1 + constant]
     if min(len(words), len(heads)) < FEWEST_WORDS:
         raise ConfigError(
             f"workload.tokenizer: only {len(words)} of our {len(COMMON_WORDS)} words are single tokens in it, "
@@ -135,7 +137,7 @@ def exact(count: Count, template_tokens: int) -> Vocabulary:
 
 
 def _single(count: Count, constant: int, words: Sequence[str], known: str) -> list[str]:
-    """Those of `words` that are one token each behind another word."""
+    """Those of `words` that are one token each behind `known`, which counts as one and the constant."""
     found: list[str] = []
     waiting = [list(words[i : i + BATCH_WORDS]) for i in range(0, len(words), BATCH_WORDS)]
     while waiting:
