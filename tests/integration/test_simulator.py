@@ -510,6 +510,8 @@ def test_it_ends_with_its_parent() -> None:
             socket.create_connection((host, int(port)), timeout=WAIT).close()
         except ConnectionRefusedError:
             return
+        except ConnectionResetError:
+            continue  # it was in the accept queue when the listener was closed
     pytest.fail("the endpoint outlived its parent")
 
 

@@ -183,7 +183,8 @@ ctypedef uint64_t (*TokenHash)(void* user, uint32_t token) noexcept nogil
 cdef struct Engine:
     Settings set
     Replica replicas[MAX_REPLICAS]
-    int64_t now                  # of the last event
+    int64_t now                  # of the last event or arrival
+    int64_t last_event
     int64_t tick                 # the autoscaler's next look; -1: none
     int64_t spare_since          # a replica too many; -1: none
     double accept_below[MAX_DRAFTS + 1]       # probability that at least so many drafts are accepted

@@ -5,8 +5,8 @@ for each speculated position), longer while the replica is cold or too hot. All 
 next step begins. An idle replica begins a step when a request arrives; requests of the same instant share it.
 
 Everything happens at absolute times: `engine_next` is when, `engine_advance` does it. Whoever drives the model calls
-engine_arrive in order of time; events that lie before an arrival happen first. A request that is told of too late (its
-time lies before the last event) arrives at that event.
+engine_arrive in order of time; events that lie before an arrival happen first, those of the same instant after it. A
+request that is told of too late (after events that its time lies before) is queued right after the last of them.
 """
 
 from libc.math cimport exp
@@ -85,6 +85,7 @@ cdef void engine_start(Engine* e, int64_t start) noexcept nogil:
     """The first replicas begin to load; once, before anything else happens."""
     cdef uint32_t i
     e.now = start
+    e.last_event = start - 1
     e.tick = start + e.set.scale_period_ns if e.set.max_replicas > e.set.replicas else -1
     for i in range(MAX_REPLICAS):
         e.replicas[i].settled = start
@@ -417,7 +418,7 @@ cdef void engine_advance(Engine* e) noexcept nogil:
     cdef Replica* r
     if t < 0:
         return
-    e.now = t
+    e.now = e.last_event = t
     if e.tick == t:
         e.tick += e.set.scale_period_ns
         autoscale(e)
@@ -490,6 +491,8 @@ cdef Admission engine_arrive(Engine* e, int64_t t, void* user, uint64_t key, uin
         engine_advance(e)
     if t > e.now:
         e.now = t
+    if e.now == e.last_event:
+        e.now += 1
     seq[0] = NULL
     if too_long(e, <uint64_t>input + output):
         e.refused_length += 1

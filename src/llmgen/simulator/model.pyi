@@ -25,4 +25,5 @@ class Model:
         cached: NDArray[np.uint32],
         preemptions: NDArray[np.uint32],
         want_tokens: bool,
+        alike: bool,
     ) -> tuple[bytes, bytes, bytes]: ...

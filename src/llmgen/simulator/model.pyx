@@ -85,7 +85,9 @@ cdef struct Run:
     Rows tokens
     Rows steps
     Rows marks
+    Rows own                     # hashes of the request that arrives, if prompts have no names and no two are alike
     bint want_tokens
+    bint alike                   # prompts may share blocks: `hashes` has their names
 
 
 cdef void take_tokens(void* ctx, Seq* s, uint32_t tokens, bint finished, int64_t t) noexcept nogil:
@@ -125,20 +127,51 @@ cdef void take_mark(void* ctx, Mark mark, int64_t t, uint32_t replica, const Seq
             row.t, row.mark, row.replica = t, mark, replica
 
 
+cdef uint64_t any_token(void* user, uint32_t token) noexcept nogil:
+    """Answers without a content: what differs is the prompt that the fold comes from."""
+    return token
+
+
+cdef const uint64_t* own_hashes(Run* run, uint64_t key, uint32_t count) noexcept nogil:
+    """Hashes of `count` blocks that no other request has, NULL without memory (or for none)."""
+    cdef uint64_t* hashes
+    cdef uint32_t i
+    run.own.size = 0
+    if count == 0:
+        return NULL
+    hashes = <uint64_t*>rows_add(&run.own, count * sizeof(uint64_t))
+    if hashes != NULL:
+        for i in range(count):
+            hashes[i] = mixed(key + i)
+    return hashes
+
+
 cdef bint run_all(Run* run, size_t count, uint64_t seed) noexcept nogil:
     """Everything until the last request has its answer; False without memory."""
     cdef Engine* e = run.engine
     cdef Seq* s
     cdef size_t i
     cdef uint32_t hash_count
+    cdef const uint64_t* hashes
+    cdef uint64_t key
+    # Distinct prompts matter only if a sequence may be computed again: it then finds what is left of its own blocks.
+    cdef bint own = not run.alike and e.set.prefix_cache and e.set.kv_blocks > 0
+    if own:
+        e.token_hash = any_token
     for i in range(count):
-        hash_count = <uint32_t>(run.offsets[i + 1] - run.offsets[i])
-        run.admission[i] = engine_arrive(
-            e, run.arrivals[i], <void*><uintptr_t>(i + 1), mixed(seed ^ mixed(i)), <uint32_t>run.inputs[i],
-            <uint32_t>run.outputs[i], run.hashes + run.offsets[i], hash_count, 0, &s
-        )
-        if e.failed or run.tokens.failed or run.steps.failed or run.marks.failed:
+        key = mixed(seed ^ mixed(i))
+        if own:
+            hash_count = <uint32_t>(run.inputs[i] // e.set.block_tokens)
+            hashes = own_hashes(run, key, hash_count)
+        else:
+            hash_count = <uint32_t>(run.offsets[i + 1] - run.offsets[i])
+            hashes = run.hashes + run.offsets[i] if hash_count > 0 else NULL
+        if e.failed or run.own.failed or run.tokens.failed or run.steps.failed or run.marks.failed:
             return False
+        run.admission[i] = engine_arrive(
+            e, run.arrivals[i], <void*><uintptr_t>(i + 1), key, <uint32_t>run.inputs[i], <uint32_t>run.outputs[i],
+            hashes, hash_count, mixed(key), &s
+        )
     while e.outstanding > 0 and not e.failed and engine_next(e) >= 0:
         engine_advance(e)
     return e.outstanding == 0 and not (e.failed or run.tokens.failed or run.steps.failed or run.marks.failed)
@@ -171,7 +204,7 @@ cdef dict replica(const Replica* r, uint32_t kv_blocks):
               REPLICA_DRAINING: "draining"}
     return {
         "state": states[<int>r.state], "since": r.since, "running": r.running, "waiting": r.waiting,
-        "kv_used": used, "kv_usage": used / kv_blocks if kv_blocks else 0.0, "kv_lost": r.kv.lost,
+        "kv_used": used, "kv_usage": <double>used / kv_blocks if kv_blocks else 0.0, "kv_lost": r.kv.lost,
         "kv_named": r.kv.named, "kv_evictions": r.kv.evictions, "steps": r.steps, "busy": bool(r.busy),
         "throttled": bool(r.throttled), "temperature": r.temperature, "utilisation": r.utilisation, "load": r.load,
         "energy_j": r.energy_j, "preemptions": r.preemptions, "prefix_queries": r.prefix_queries,
@@ -229,8 +262,11 @@ cdef class Model:
     def run(self, const int64_t[::1] arrivals, const int64_t[::1] inputs, const int64_t[::1] outputs,
             const uint64_t[::1] hashes, const int64_t[::1] offsets, int64_t start, int64_t[::1] scheduled,
             int64_t[::1] first_token, int64_t[::1] last_token, uint8_t[::1] admission, uint32_t[::1] replica,
-            uint32_t[::1] cached, uint32_t[::1] preemptions, bint want_tokens):
-        """Runs the whole load from `start`, filling the arrays; (tokens, steps, marks) as bytes of rows. Once."""
+            uint32_t[::1] cached, uint32_t[::1] preemptions, bint want_tokens, bint alike):
+        """Runs the whole load from `start`, filling the arrays; (tokens, steps, marks) as bytes of rows. Once.
+
+        `alike`: `hashes` names the prompts' blocks, `offsets` says where each request's begin; else all prompts differ.
+        """
         cdef Run run
         cdef size_t count = arrivals.shape[0]
         cdef bint done = True
@@ -238,6 +274,7 @@ cdef class Model:
         memset(&run, 0, sizeof(Run))
         run.engine = self.engine
         run.want_tokens = want_tokens
+        run.alike = alike
         self.engine.ctx = &run
         self.engine.on_tokens = take_tokens
         self.engine.on_mark = take_mark
@@ -253,6 +290,7 @@ cdef class Model:
             with nogil:
                 done = run_all(&run, count, seed)
         self.engine.on_mark = NULL
+        free(run.own.data)
         rows = rows_take(&run.tokens), rows_take(&run.steps), rows_take(&run.marks)
         if not done:
             raise MemoryError

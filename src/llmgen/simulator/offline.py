@@ -69,8 +69,8 @@ def simulate(
 
     `arrivals_ns` in ascending order; `output_tokens` at least 1. `engine` may be a text as for ``--engine``. `hash_ids`
     names the blocks of each prompt (`block_tokens` tokens each), as traces do: the same id, the same content and the
-    same prefix. The engine starts (to load) at `start_ns`, by default with the first arrival. `tokens` asks for every
-    token's time.
+    same prefix; without it all prompts differ. The engine starts (to load) at `start_ns`, by default with the first
+    arrival. `tokens` asks for every token's time.
     """
     parameters = presets.read(engine) if isinstance(engine, str) else engine
     check(parameters)
@@ -92,7 +92,9 @@ def simulate(
     model = Model(parameters.settings(seed), parameters.draw_noise(seed))
     begin = start_ns if start_ns is not None else int(arrival[0]) if count else 0
     stamps = (scheduled, first_token, last_token, admission, replica, cached, preemptions)
-    token_rows, step_rows, mark_rows = model.run(arrival, inputs, outputs, hashes, offsets, begin, *stamps, tokens)
+    token_rows, step_rows, mark_rows = model.run(
+        arrival, inputs, outputs, hashes, offsets, begin, *stamps, tokens, hash_ids is not None
+    )
     return Stamps(
         arrival,
         *stamps,

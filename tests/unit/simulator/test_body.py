@@ -148,3 +148,46 @@ def test_broken_json_is_refused_as_msgspec_refuses_it(data: st.DataObject) -> No
         assert asked != NOT_JSON
     else:
         assert not isinstance(asked, dict)
+
+
+def blocks(content: object, chat: bool = True, words: int = 2) -> list[int]:
+    member = {"messages": [{"role": "user", "content": content}]} if chat else {"prompt": content}
+    got = body.read_blocks(json.dumps(member).encode(), chat, words)
+    assert not isinstance(got, int)
+    return got[0]
+
+
+def test_blocks_are_hashed_by_their_whole_prefix() -> None:
+    first = blocks("a b c d e")
+    assert len(first) == len(set(first)) == 2  # only full ones
+    assert blocks("a b c d x") == first
+    assert blocks("a b c x e")[0] == first[0]
+    assert blocks("a b c x e")[1] != first[1]
+    assert blocks("x b c d e")[1] != first[1]
+
+
+def test_the_same_words_have_the_same_blocks_wherever_they_stand() -> None:
+    want = blocks("a b c d")
+    assert blocks("a\tb\n\nc  d ") == want
+    assert blocks([{"type": "text", "text": "a b"}, {"type": "text", "text": "c d"}]) == want
+    assert blocks("a b c d", chat=False) == want
+    assert blocks(["a b", "c", "d"], chat=False) == want
+    two = {"messages": [{"role": "system", "content": "a b"}, {"role": "user", "content": "c d"}]}
+    assert body.read_blocks(json.dumps(two).encode(), True, 2) == (want, 4)
+    twice = b'{"prompt": "z z z z", "prompt": "a b c d"}'
+    assert body.read_blocks(twice, False, 2) == (want, 4)
+
+
+def test_token_ids_are_hashed_by_their_digits() -> None:
+    assert blocks([11, 22, 33], chat=False) == blocks("11 22 33", chat=False)
+    assert blocks([11, 22], chat=False) != blocks([112, 2], chat=False)
+
+
+@given(st.text(alphabet='ab \t\n\r\f\v\\"/é\u2003😀'), st.booleans())
+def test_what_is_hashed_is_what_is_counted(content: str, ascii_only: bool) -> None:
+    data = json.dumps({"messages": [{"content": content}]}, ensure_ascii=ascii_only).encode()
+    asked = body.read(data)
+    assert isinstance(asked, dict)
+    hashed = body.read_blocks(data, True, 1)
+    assert not isinstance(hashed, int)
+    assert hashed[1] == len(hashed[0]) == asked["input_tokens"]
