@@ -461,15 +461,17 @@ cdef class Loop:
         v.outlet_count = len(outlets)
 
     def run(self):
-        """Serves until stop() is called; releases the GIL."""
+        """Serves until stop() is called; releases the GIL. MemoryError if the engine had none left."""
         cdef Server* v = self.v
         clock_offset(&v.offset)
         v.armed_ns = -1
         with nogil:
             if v.engine != NULL:
                 engine_start(v.engine, monotonic_ns())
-            while not v.stop and v.truth.error == 0:
+            while not v.stop and v.truth.error == 0 and (v.engine == NULL or not v.engine.failed):
                 turn(v)
+        if v.engine != NULL and v.engine.failed:
+            raise MemoryError("the engine's model has no memory for its KV cache")
 
     def stop(self):
         """Ends run() at once; from any thread."""

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
+import msgspec
 import numpy as np
 import pytest
 
 from llmgen.errors import ConfigError
 from llmgen.simulator import presets
 from llmgen.simulator.offline import simulate
-from llmgen.simulator.parameters import MAX_DRAFTS, MAX_REPLICAS
+from llmgen.simulator.parameters import MAX_DRAFTS, MAX_REPLICAS, Parameters
 
 
 def test_a_preset_with_changes() -> None:
@@ -54,6 +58,13 @@ def test_the_derived_presets_are_what_their_sources_say() -> None:
     assert h100.kv_blocks * 16 == pytest.approx(396_000, rel=0.01)
     assert presets.read("llama-8b-l4").kv_blocks < h100.kv_blocks / 10
     assert presets.read("llama-70b-4xh100").step_ns > 2 * h100.step_ns
+
+
+def test_every_key_is_documented() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "simulator.md").read_text(encoding="utf-8")
+    table = text[text.index("| key | |") : text.index("The same model without a network")]
+    documented = set(re.findall(r"`(\w+)`", "".join(line.split("|")[1] for line in table.splitlines() if line)))
+    assert documented == {field.name.removesuffix("_ns") for field in msgspec.structs.fields(Parameters)}
 
 
 @pytest.mark.parametrize("name", presets.PRESETS)
