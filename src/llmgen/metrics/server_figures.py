@@ -48,7 +48,7 @@ class ServerHistogram(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ServerMark(msgspec.Struct, frozen=True, kw_only=True):
-    """kind: restart, unreachable (until_s: the next answer), xid. t_s: since the start of the run."""
+    """kind: restart, exporter_restart, unreachable (until_s: the next answer), xid. t_s: since the start of the run."""
 
     kind: str
     t_s: float

@@ -97,12 +97,20 @@ def _batches(told: Server) -> list[str]:
     parts = []
     tokens = told.histograms.get("batch_tokens")
     if tokens is not None:
-        parts.append(f"{number(tokens.mean)} tokens an iteration, {tokens.n:,.0f} iterations")
+        text = f"{number(tokens.mean)} tokens an iteration"
+        if tokens.p50 is not None and tokens.p95 is not None:
+            text += f" (median {_bucket(tokens.p50)}, p95 {_bucket(tokens.p95)})"
+        parts.append(f"{text}, {tokens.n:,.0f} iterations")
     if "batch_size" in told.gauges and "running" not in told.gauges:
         parts.append(f"{_gauge(told.gauges['batch_size'])} requests")
     if told.spec_acceptance is not None:
         parts.append(f"{share(round(told.spec_acceptance, 3))} of draft tokens accepted")
     return parts
+
+
+def _bucket(edges: tuple[float, float | None]) -> str:
+    low, high = edges
+    return f"above {low:,.0f}" if high is None else f"{low:,.0f}–{high:,.0f}"
 
 
 def _against(a: Against) -> str:

@@ -18,7 +18,7 @@ Panel = tuple[str, list[dict[str, Any]], bool]
 MOST_POINTS: Final = 600  # of a curve: a screen shows no more
 MOST_GPUS: Final = 8  # curves in one panel
 CLOSE: Final = 0.2  # of the usual time between readings
-MARKS: Final = {"restart": PALETTE[5], "xid": PALETTE[3], "unreachable": PALETTE[7]}
+MARKS: Final = {"restart": PALETTE[5], "exporter_restart": PALETTE[7], "xid": PALETTE[3], "unreachable": PALETTE[7]}
 
 # (title, ((series, name), …), factor); counters are drawn as rates. Panels that share a unit share a row.
 PANELS: Final[tuple[tuple[str, tuple[tuple[str, str], ...], float], ...]] = (

@@ -208,7 +208,7 @@ TGI: Final = _family(
     ("iterations", "batch_inference_count"),
     ("finished", "request_success"), ("failed", "request_failure"),
     ("queue_time", "request_queue_duration"), ("e2e", "request_duration"),
-    ("itl", "request_mean_time_per_token_duration"),
+    # no ITL: request_mean_time_per_token_duration divides by tokens what prefill took, too
     ("prompt_tokens", "request_input_length_sum"), ("output_tokens", "request_generated_tokens_sum"),
 )  # fmt: skip
 
@@ -229,7 +229,7 @@ def _tensorrt(prefix: str) -> tuple[Rule, ...]:
         ("ttft", "time_to_first_token_seconds"), ("itl", "time_per_output_token_seconds"),
         ("e2e", "e2e_request_latency_seconds"),
         ("prefill_time", "request_prefill_time_seconds"), ("decode_time", "request_decode_time_seconds"),
-        ("spec_drafted", "spec_decode_num_draft_tokens"), ("spec_accepted", "spec_decode_num_accepted_tokens"),
+        ("spec_drafted", "spec_decode_drafted_tokens"), ("spec_accepted", "spec_decode_accepted_tokens"),
     )  # fmt: skip
 
 
@@ -299,6 +299,8 @@ RULES: Final = (
     *VLLM, *SGLANG, *TGI, *_tensorrt("trtllm_"), *_tensorrt("trtllm:"), *TRITON, *LLAMACPP, *DYNAMO,
     *DCGM, *NODE, *PROCESS,
 )  # fmt: skip
+
+EXPORTERS: Final = frozenset({"dcgm", "node", "nvml"})  # they tell of others; their own process is not the server's
 
 # DCGM's "no value": blanks of 64-bit and 32-bit integers and of doubles, each followed by not found, not supported and
 # not permitted (dcgm_structs.h). The 64-bit ones are one double.

@@ -18,7 +18,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from llmgen.errors import ConfigError
-from llmgen.telemetry.families import GPU_LABELS, MAPPED, RANK_LABELS, RULES, SERIES, Over, Rule, is_blank
+from llmgen.telemetry.families import EXPORTERS, GPU_LABELS, MAPPED, RANK_LABELS, RULES, SERIES, Over, Rule, is_blank
 
 MAX_PAGE_BYTES: Final = 32 << 20  # no exporter's page is that long: something else answers there
 MAX_KNOWN: Final = 200_000  # lines remembered; a page whose labels change with every request must not fill the memory
@@ -160,6 +160,9 @@ class Page:
             reading.buckets[name] = dict(sorted(steps.items()))
         named = [self._rules[number].family for number in sorted(used)]
         reading.family = next((name for name in named if name not in (MAPPED, "process")), named[0] if named else None)
+        if reading.family in EXPORTERS:
+            for key in ("cpu_time", "rss"):
+                reading.values.pop(key, None)
         return reading
 
 

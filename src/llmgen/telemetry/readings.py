@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from llmgen.telemetry.families import SERIES, Over
+from llmgen.telemetry.families import EXPORTERS, SERIES, Over
 from llmgen.telemetry.store import Source
 
 STALE: Final = 4  # intervals without a reading after which a gauge's last value says nothing any more
@@ -26,7 +26,7 @@ class Track(NamedTuple):
 
 
 class Mark(NamedTuple):
-    """Something that happened. kind: restart | unreachable | xid; until_ns: of what lasts."""
+    """Something that happened. kind: restart | exporter_restart | unreachable | xid; until_ns: of what lasts."""
 
     kind: str
     t_ns: int
@@ -151,7 +151,8 @@ class Readings:
         found: list[Mark] = []
         for number, source in enumerate(self.sources):
             for at in self.restarts[number].tolist():
-                found.append(Mark("restart", int(source.t[at]), number, f"{source.family or source.url} restarted"))
+                kind = "exporter_restart" if source.family in EXPORTERS else "restart"
+                found.append(Mark(kind, int(source.t[at]), number, f"{source.family or source.url} restarted"))
             found += _unreachable(number, source)
             for key in source.keys:
                 if base(key) == "gpu_xid":
