@@ -29,6 +29,7 @@ def test_page_opens_and_draws(tmp_path: Path, window: str) -> None:
     wait = (np.random.default_rng(1).exponential(30, 500) * MS).astype(np.int64)
     for name in ("first_token", "first_visible", "last_token", "end"):
         rows[name] += wait
+    rows["input_tokens"] = np.arange(500) + 1
     rows["status"][::50], rows["http_status"][::50] = Status.http_5xx, 503
     info = run_info(500, every_ms=20, classes=[{"name": HOSTILE, "slo": []}], name=HOSTILE)
     run = open_run(write_run(tmp_path / "run", rows, event_rows(rows), info))
@@ -42,8 +43,9 @@ def test_page_opens_and_draws(tmp_path: Path, window: str) -> None:
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, timeout=90, check=True)
     assert not re.findall(r".*CONSOLE.*", done.stderr)
-    assert 'data-drawn="4"' in done.stdout
+    assert 'data-drawn="8"' in done.stdout
     drawn = re.findall(r'class="picture js-plotly-plot" id="([\w-]+)"|id="([\w-]+)"[^>]*js-plotly-plot', done.stdout)
-    assert {a or b for a, b in drawn} == {"over-time", "ttft", "e2e", "itl"}
-    assert done.stdout.count('class="main-svg"') >= 4
+    assert {a or b for a, b in drawn} == {"over-time", "ttft", "e2e", "itl", "load", "ttft-input", "tpot-context",
+        "requests"}  # fmt: skip
+    assert done.stdout.count('class="main-svg"') >= 8
     assert "<b onclick" not in re.sub(r"<script.*?</script>", "", done.stdout, flags=re.DOTALL)

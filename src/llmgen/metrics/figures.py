@@ -321,6 +321,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     name: str | None = None
     tags: dict[str, str] = {}
     started: str | None = None  # UTC, ISO 8601
+    fingerprint: dict[str, str] = {}  # what was offered, by key of the configuration; runs are compared by it first
     record: str = "events"
     verdict: Verdict
     requests: Requests

@@ -102,6 +102,8 @@ def percentiles_over_time(m: Measurements, bins: Bins, metric: str) -> np.ndarra
         if pool.rows is None:
             return _by_minute(m, bins, Histogram.itl if metric == "itl" else Histogram.gap)
         return _gaps_by_due(m, bins, pool) / 1e6
+    if metric == "drain_lag":
+        return _by_minute(m, bins, Histogram.drain_lag)
     if metric == "own_lag":
         values = definitions.schedule_lag(m.requests) + definitions.hand_over_lag(m.requests)
     else:
@@ -180,13 +182,25 @@ def tokens_over_time(m: Measurements, bins: Bins) -> np.ndarray:
 
 
 def errors_over_time(m: Measurements, bins: Bins) -> dict[str, np.ndarray]:
-    """Failed requests/s by status, at the time of their end (their due time if they have none)."""
+    """Failed requests/s by status, and by class where there are several: ``status · class``; at the time of their end.
+
+    One that has no end counts at its due time.
+    """
     r = m.requests
     when = np.where(r["end"] >= 0, r["end"], r["due"])
     kept = {int(status) for status in NOT_FAILED}
     names = {int(status): status.name for status in Status}
     found = [int(status) for status in np.unique(r["status"]) if int(status) not in kept]
-    return {names.get(status, str(status)): bins.rate(when[r["status"] == status]) for status in found}
+    classes: list[tuple[str, np.ndarray | None]] = [("", None)]
+    if len(m.class_names) > 1:
+        classes = [(f" · {name}", m.of_class(name)) for name in m.class_names]
+    rates: dict[str, np.ndarray] = {}
+    for status in found:
+        for suffix, mask in classes:
+            here = r["status"] == status if mask is None else (r["status"] == status) & mask
+            if here.any():
+                rates[f"{names.get(status, str(status))}{suffix}"] = bins.rate(when[here])
+    return rates
 
 
 def cdf(values_ns: np.ndarray, weights: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:

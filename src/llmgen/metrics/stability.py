@@ -24,13 +24,16 @@ FIGURES: Final = ("ttft_from_due_p50_ms", "ttft_from_due_p99_ms", "itl_p50_ms", 
 def trends_of(windows: Windows | None) -> tuple[Trend, ...]:
     """Stability: drift of TTFT from due, ITL and E2E, of the tokens/s per request offered, and of the error rate.
 
-    Of the windows that lie wholly in the measured part; empty with fewer than ten of them.
+    Of the windows that lie wholly in the measured part; empty with fewer than ten of them, and where the offered load
+    itself has a trend.
     """
     if windows is None:
         return ()
     inside = np.array(windows.measured, bool)
     hours = (np.arange(len(inside)) + 0.5) * windows.width_s / 3600
     scheduled = np.array(windows.scheduled, np.float64)
+    if np.count_nonzero(inside) < MIN_WINDOWS or _trend("offered", hours[inside], scheduled[inside], 1.0).drifting:
+        return ()  # a ramp: what follows the load is no drift
     curves = {name: np.array(getattr(windows, name), np.float64) for name in FIGURES}
     with np.errstate(divide="ignore", invalid="ignore"):
         curves["error_rate"] = np.where(scheduled > 0, np.array(windows.failed) / scheduled, np.nan)

@@ -12,7 +12,7 @@ import numpy as np
 
 from llmgen.columns import OutputSource
 from llmgen.errors import RecordError
-from llmgen.metrics import breakdown, cost, diagnosis, profiles, server, server_evidence, sessions, stability
+from llmgen.metrics import breakdown, comparison, cost, diagnosis, profiles, server, server_evidence, sessions, stability
 from llmgen.metrics.attainment import evaluate
 from llmgen.metrics.client import client_of, load_of
 from llmgen.metrics.figures import SUMMARY_SCHEMA, SUMMARY_VERSION, Group, Summary, Tokens, Verdict, Window
@@ -54,6 +54,7 @@ def summary_of(
         name=info.get("name"),
         tags=info.get("tags") or {},
         started=_iso(info.get("start_realtime_ns")),
+        fingerprint=comparison.fingerprint(info),
         record="events" if run.events is not None else "requests",
         verdict=Verdict(status="valid"),
         requests=requests,

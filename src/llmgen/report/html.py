@@ -1,91 +1,79 @@
-"""report.html: one file that opens offline, on a phone and in the dark; everything a server said is escaped.
+"""report.html: the verdict and the objectives first, then the course of the run, its distributions, and why.
 
-The page is assembled from small pieces of HTML text; pictures are JSON that a few lines of script hand to plotly.js,
-which comes from the plotly package and lies in the page.
+Everything a server said is escaped; the pieces of a page are page.py's, the pictures plots.py's and relations.py's.
 """
 
 from __future__ import annotations
 
-import html
-from collections.abc import Iterable, Mapping, Sequence
-from importlib import resources
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 import numpy as np
-from plotly.offline import get_plotlyjs
 
 from llmgen.columns import Status
 from llmgen.metrics import definitions
-from llmgen.metrics.figures import Group, Summary
+from llmgen.metrics.checklist import checklist_of
+from llmgen.metrics.figures import Binned, Group, Summary
 from llmgen.metrics.measurements import Measurements
 from llmgen.metrics.statistics import Dist
 from llmgen.records import Run, read_errors
-from llmgen.report import server
+from llmgen.report import conclusions, page, relations, server
 from llmgen.report.canvas import number, percent, share
 from llmgen.report.escaping import plain
-from llmgen.report.plots import Figure, figures
+from llmgen.report.page import folded, note, picture, section, table, text
+from llmgen.report.plots import figures
 from llmgen.report.text import LATENCIES, MEANS, measured_text, outcome
 
 SLOWEST: Final = 20
 SAMPLES_PER_STATUS: Final = 3
-HEADINGS: Final = {"over-time": "Over time", "ttft": "Distributions"}  # of the pictures that begin a section
 
 
 def write_html(run: Run, summary: Summary, out: Path | None = None) -> Path:
     """Writes the page, atomically; returns its path, report.html in the run directory unless told."""
     out = run.path / "report.html" if out is None else out
-    temporary = out.with_name(f".{out.name}.tmp")
-    temporary.write_text(render(run, summary), encoding="utf-8")
-    temporary.rename(out)
+    page.write(out, render(run, summary))
     return out
 
 
 def render(run: Run, summary: Summary) -> str:
     """The whole page."""
     m = Measurements(run)
-    pictures = figures(m)
+    pictures = figures(m) | relations.figures(m, summary)
     errors = read_errors(run.path)
-    body = "\n".join(
-        [
-            _headline(summary),
-            _figures_of_merit(summary),
-            _slo(summary),
-            _latency_table("Latency", summary),
-            *(_picture(place) for place in pictures),
-            _server(summary),
-            _groups("Classes", summary.classes),
-            _groups("Targets", summary.targets),
-            _errors(summary, errors),
-            _slowest(m),
-            _client(summary),
-            _about(run, summary),
-        ]
-    )
-    title = _text(f"{summary.name or summary.run_id or 'run'} · llmgen")
-    return _asset("page.html").format(
-        title=title,
-        style=_asset("page.css"),
-        body=body,
-        plotly=get_plotlyjs(),
-        figures=_json(pictures),
-        script=_asset("page.js"),
-    )
 
+    def drawn(title: str, *places: str, after: str = "") -> str:
+        return section(title, "".join(picture(place) for place in places if place in pictures) + after)
 
-def _asset(name: str) -> str:
-    return resources.files("llmgen.report").joinpath(name).read_text(encoding="utf-8")
-
-
-def _json(value: dict[str, Figure]) -> str:
-    """JSON that cannot end its script element, whatever is in it."""
-    text = msgspec.json.encode(value).decode()
-    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
-
-
-def _text(value: object, limit: int | None = None) -> str:
-    return html.escape(plain(str(value), limit))
+    body = [
+        _headline(summary),
+        _figures_of_merit(summary),
+        _slo(summary),
+        _diagnosis(summary),
+        _latency_table("Latency", summary),
+        drawn("Over time", "over-time"),
+        drawn("Distributions", "ttft", "e2e", "itl"),
+        drawn("Latency against load", "load", after=note("Each point is a time window, at its requests in flight.")),
+        drawn("Latency against tokens", "ttft-input", "tpot-context", "e2e-output", after=_by_tokens(summary)),
+        _server(summary),
+        _groups("Classes", summary.classes),
+        _groups("Targets", summary.targets),
+        _groups("Turns", summary.turns),
+        _sessions(summary),
+        _errors(summary, errors),
+        _patience(summary),
+        _stability(summary),
+        _cost(summary),
+        _profiles(summary),
+        drawn("Requests one by one", "requests", after=note(relations.TIMELINE_NOTE)),
+        _slowest(m),
+        _client(summary),
+        _checklist(run, summary),
+        _about(run, summary),
+    ]
+    title = f"{summary.name or summary.run_id or 'run'} · llmgen"
+    return page.document(title, "\n".join(part for part in body if part), pictures)
 
 
 # -- pieces of the page -------------------------------------------------------------------------------------------
@@ -93,14 +81,14 @@ def _text(value: object, limit: int | None = None) -> str:
 
 def _headline(summary: Summary) -> str:
     verdict = summary.verdict
-    told = [f"<li>{_text(reason)}</li>" for reason in verdict.reasons]
-    told += [f'<li class="note">{_text(note)}</li>' for note in verdict.notes]
+    told = [f"<li>{text(reason)}</li>" for reason in verdict.reasons]
+    told += [f'<li class="note">{text(note)}</li>' for note in verdict.notes]
     parts = [summary.name, summary.run_id, summary.started and summary.started[:19].replace("T", " ") + " UTC"]
     parts += [f"{key}={value}" for key, value in summary.tags.items()]
     return (
-        f"<header><h1>{_text(summary.name or 'Run')}</h1>"
-        f'<p class="what">{" · ".join(_text(part) for part in parts[1:] if part)}</p>'
-        f'<p class="verdict {verdict.status}"><strong>{verdict.status}</strong> {_text(MEANS[verdict.status])}</p>'
+        f"<header><h1>{text(summary.name or 'Run')}</h1>"
+        f'<p class="what">{" · ".join(text(part) for part in parts[1:] if part)}</p>'
+        f'<p class="verdict {verdict.status}"><strong>{verdict.status}</strong> {text(MEANS[verdict.status])}</p>'
         f"{'<ul>' + ''.join(told) + '</ul>' if told else ''}</header>"
     )
 
@@ -127,8 +115,7 @@ def _figures_of_merit(summary: Summary) -> str:
         good = "" if t.goodput_requests_per_s is None else f"{number(t.goodput_requests_per_s)} good requests/s"
         cards.append(("goodput", share(t.goodput), good))
     inner = "".join(
-        f"<div><h3>{_text(name)}</h3><b>{_text(value)}</b><span>{_text(note)}</span></div>"
-        for name, value, note in cards
+        f"<div><h3>{text(name)}</h3><b>{text(value)}</b><span>{text(note)}</span></div>" for name, value, note in cards
     )
     return f'<section class="cards">{inner}</section>'
 
@@ -147,7 +134,7 @@ def _slo(summary: Summary) -> str:
         for result in results
     ]
     marks = ["" if result.met is None else "good" if result.met else "bad" for result in results]
-    return _section("Service level objectives", _table(("objective", "measured", ""), rows, marks)) if rows else ""
+    return section("Service level objectives", table(("objective", "measured", ""), rows, marks)) if rows else ""
 
 
 def _latency_table(title: str, summary: Summary) -> str:
@@ -163,12 +150,7 @@ def _latency_table(title: str, summary: Summary) -> str:
         rows.append((name, number(dist.mean), *points, number(dist.max), interval, f"{dist.n:,}", f"{dist.excluded:,}"))
     titles = ("ms", "mean", "p50", "p90", "p95", "p99", "p99.9", "max", "p95, 95 % interval", "n", "without")
     note = '<p class="note">Requests of the window that have the stamps. * too few values for this percentile.</p>'
-    return _section(title, _table(titles, rows) + note) if rows else ""
-
-
-def _picture(place: str) -> str:
-    heading = HEADINGS.get(place, "")
-    return f'{f"<h2>{heading}</h2>" if heading else ""}<div class="picture" id="{place}"></div>'
+    return section(title, table(titles, rows) + note) if rows else ""
 
 
 def _groups(title: str, groups: Mapping[str, Group]) -> str:
@@ -187,7 +169,7 @@ def _groups(title: str, groups: Mapping[str, Group]) -> str:
             (plain(name, 80), f"{group.requests.scheduled:,}", share, *cells, "–" if rate is None else number(rate))
         )
     titles = ("", "requests", "ok", "TTFT p50 / p95", "TPOT p50 / p95", "E2E p50 / p95", "tokens/s")
-    return _section(title, _table(titles, rows))
+    return section(title, table(titles, rows))
 
 
 def _server(summary: Summary) -> str:
@@ -195,12 +177,12 @@ def _server(summary: Summary) -> str:
     told = summary.server
     if told is None:
         return ""
-    inner = f'<p class="note">{_text(server.sources(told))}</p>' + _table(("", ""), server.lines(told))
+    inner = f'<p class="note">{text(server.sources(told))}</p>' + table(("", ""), server.lines(told))
     gpus = server.gpu_rows(told)
     if gpus:
-        inner += _table(("GPU", "busy", "memory", "temperature", "power", "SM clock"), gpus)
-    marks = "".join(f"<li>{_text(server.mark_text(mark))}</li>" for mark in told.marks[:100])
-    return _section("The server", inner + (f"<ul>{marks}</ul>" if marks else ""))
+        inner += table(("GPU", "busy", "memory", "temperature", "power", "SM clock"), gpus)
+    marks = "".join(f"<li>{text(server.mark_text(mark))}</li>" for mark in told.marks[:100])
+    return section("The server", inner + (f"<ul>{marks}</ul>" if marks else ""))
 
 
 def _errors(summary: Summary, errors: Sequence[Mapping[str, Any]]) -> str:
@@ -210,14 +192,14 @@ def _errors(summary: Summary, errors: Sequence[Mapping[str, Any]]) -> str:
     for status, count in sorted(summary.requests.failed.items(), key=lambda item: -item[1]):
         samples = [error for error in errors if str(error.get("status")) == status][:SAMPLES_PER_STATUS]
         said = "".join(
-            f"<pre>{_text(error.get('http_status') or '')} {_text(error.get('text') or '', 2048)}</pre>"
+            f"<pre>{text(error.get('http_status') or '')} {text(error.get('text') or '', 2048)}</pre>"
             for error in samples
         )
         share = percent(count, summary.requests.scheduled)
         parts.append(
-            f"<details><summary>{_text(status)}: {count:,} ({share})</summary>{said or '<p>no text</p>'}</details>"
+            f"<details><summary>{text(status)}: {count:,} ({share})</summary>{said or '<p>no text</p>'}</details>"
         )
-    return _section("Errors", "".join(parts))
+    return section("Errors", "".join(parts))
 
 
 def _slowest(m: Measurements) -> str:
@@ -254,7 +236,7 @@ def _slowest(m: Measurements) -> str:
             )
         )
     titles = ("request", "class", "status", "due s", "lag", "queue", "connect", "TLS", "TTFT", "stall", "E2E", "tokens")
-    return _section("Slowest requests", _table(titles, rows) + '<p class="note">Phases in ms.</p>') if rows else ""
+    return section("Slowest requests", table(titles, rows) + '<p class="note">Phases in ms.</p>') if rows else ""
 
 
 def _client(summary: Summary) -> str:
@@ -285,28 +267,156 @@ def _client(summary: Summary) -> str:
         ("clock steps", client.clock_steps, "{}"),
     )
     rows += [(name, form.format(value)) for name, value, form in single if value is not None]
-    return _section("The client's own health", _table(("", ""), rows))
+    return section("The client's own health", table(("", ""), rows))
 
 
 def _about(run: Run, summary: Summary) -> str:
     """What was asked and where it ran, as run.json tells it."""
     shown = {key: run.info.get(key) for key in ("config", "environment", "versions", "server", "seed", "note")}
-    text = msgspec.json.format(msgspec.json.encode({k: v for k, v in shown.items() if v}), indent=2).decode()
-    lines = "\n".join(_text(line) for line in text.splitlines())
-    return _section(
-        "Configuration and environment", f"<details><summary>run.json</summary><pre>{lines}</pre></details>"
+    told = msgspec.json.format(msgspec.json.encode({k: v for k, v in shown.items() if v}), indent=2).decode()
+    lines = "\n".join(text(line) for line in told.splitlines())
+    return section("Configuration and environment", f"<details><summary>run.json</summary><pre>{lines}</pre></details>")
+
+
+# -- conclusions ------------------------------------------------------------------------------------------------------
+
+
+def _diagnosis(summary: Summary) -> str:
+    parts = []
+    for finding in summary.diagnosis:
+        evidence = "".join(f"<li>{text(line)}</li>" for line in finding.evidence)
+        parts.append(
+            f'<div class="finding"><h3>{text(finding.rule)}</h3><p>{text(finding.suspicion)}</p><ul>{evidence}</ul>'
+            f"<p><b>Try:</b> {text(finding.advice)}</p></div>"
+        )
+    return section("Diagnosis", "".join(parts))
+
+
+def _by_tokens(summary: Summary) -> str:
+    """The tables behind the pictures."""
+    tokens = summary.by_tokens
+    groups: tuple[tuple[str, str, tuple[Binned, ...]], ...] = (
+        ("TTFT by input tokens", "input tokens", tokens.ttft_by_input),
+        ("TPOT by context length", "input and output tokens", tokens.tpot_by_context),
+        ("E2E by output tokens", "output tokens", tokens.e2e_by_output),
+    )
+    tables = []
+    for title, what, bins in groups:
+        rows = [
+            (
+                f"{b.low:,}–{b.high - 1:,}" if b.high > b.low + 1 else f"{b.low:,}",
+                f"{b.n:,}",
+                "–" if b.p50 is None else number(b.p50),
+                "–" if b.p95 is None else number(b.p95),
+            )
+            for b in bins
+        ]
+        if rows:
+            tables.append(f"<h3>{text(title)}</h3>" + table((what, "n", "p50 ms", "p95 ms"), rows))
+    return folded("as tables", "".join(tables)) if tables else ""
+
+
+def _sessions(summary: Summary) -> str:
+    s = summary.sessions
+    if s is None:
+        return ""
+    rows = [("sessions begun in the window", f"{s.sessions:,}"), ("without a failed turn", f"{s.succeeded:,}")]
+    if s.goodput is not None:
+        between = "" if s.goodput_ci95 is None else f" ({'–'.join(share(edge)[:-2] for edge in s.goodput_ci95)})"
+        rows.append(("goodput: every turn kept its limits", f"{share(s.goodput)}{between}"))
+    for name, dist, unit, scale in (
+        ("duration, first due to last end", s.duration_ms, "s", 1e-3),
+        ("turns", s.turns_per_session, "", 1),
+    ):
+        if dist is not None:
+            points = ", ".join(f"{p} {number(getattr(dist, p) * scale)}" for p in ("p50", "p95", "max"))
+            rows.append((name, f"{points} {unit}".strip()))
+    return section("Sessions", table(("", ""), rows))
+
+
+def _patience(summary: Summary) -> str:
+    """Whose timeouts ended requests, and how many people would have left."""
+    t = summary.timeouts
+    rows: list[tuple[str, str, str]] = []
+    if t is not None:
+        rows += [(f"our {name} timeout", f"{count:,}", "") for name, count in t.client.items()]
+        if t.client_after_ms is not None and rows:
+            rows.append(("ours, from due to the end", "", _points(t.client_after_ms)))
+        if t.server_timeout:
+            after = t.server_timeout_after_ms
+            told = "" if after is None else _points(after)
+            rows.append(("the server's timeout (408, 504, event)", f"{t.server_timeout:,}", told))
+        rows += [(f"server failure: {name}", f"{count:,}", "") for name, count in t.server_failures.items()]
+    parts = table(("ended by", "requests", "ms"), rows)
+    waits = [
+        (f"{a.threshold_s:g} s", "–" if a.share is None else share(a.share), f"{a.passed:,} of {a.n:,}")
+        for a in summary.abandonment
+    ]
+    if waits:
+        parts += table(("TTFT from due above", "share", "requests"), waits)
+    return section("Timeouts and patience", parts)
+
+
+def _points(dist: Dist) -> str:
+    return ", ".join(f"{p} {number(getattr(dist, p))}" for p in ("p50", "p95", "max"))
+
+
+def _stability(summary: Summary) -> str:
+    if not summary.stability:
+        return ""
+    rows = []
+    for trend in summary.stability:
+        absolute = trend.metric.endswith(("rate", "share"))
+        change = f"{100 * trend.change:+.2f} {'points' if absolute else '%'}"
+        name = conclusions.TREND_NAMES.get(trend.metric, trend.metric)
+        p = "<0.0001" if trend.p_value < 1e-4 else f"{trend.p_value:.2g}"
+        rows.append((name, change, f"{trend.tau:+.2f}", p, "drifts" if trend.drifting else "steady"))
+    marks = ["bad" if trend.drifting else "" for trend in summary.stability]
+    titles = ("", "change over the run", "Kendall's τ", "p", "")
+    width = summary.stability[0].width_s
+    told = f"Theil–Sen slope and Mann–Kendall, corrected for autocorrelation, over windows of {width:g} s."
+    return section("Stability", table(titles, rows, marks) + note(told))
+
+
+def _cost(summary: Summary) -> str:
+    c = summary.cost
+    if c is None:
+        return ""
+    rows = (
+        ("1M output tokens (GPU hours)", c.per_million_output_tokens),
+        ("1,000 requests (GPU hours)", c.per_thousand_requests),
+        ("1M output tokens of good requests", c.per_million_good_output_tokens),
+        ("1,000 good requests", c.per_thousand_good_requests),
+        ("the window's tokens (API prices)", c.tokens_total),
+        ("1,000 requests (API prices)", c.tokens_per_thousand_requests),
+        ("1,000 good requests (API prices)", c.tokens_per_thousand_good_requests),
+    )
+    return section("Cost", table(("", "at your prices"), [(n, number(v)) for n, v in rows if v is not None]))
+
+
+def _profiles(summary: Summary) -> str:
+    found = summary.profiles
+    if not found:
+        return ""
+    rows = []
+    for label, fields in conclusions.PROFILE_ROWS:
+        dists = [next((one.metrics[f] for f in fields if f in one.metrics), None) for one in found.values()]
+        if any(dists):
+            cells = ["–" if d is None else " / ".join(number(v) for v in (d.p50, d.p95, d.p99)) for d in dists]
+            rows.append((label, *cells))
+    told = sorted({f"{name}: {line}" for name, one in found.items() for line in one.notes})
+    return section(
+        "As others tell it",
+        table(("p50 / p95 / p99, ms", *found), rows) + "".join(note(line) for line in told),
     )
 
 
-def _section(title: str, inner: str) -> str:
-    return f"<section><h2>{_text(title)}</h2>{inner}</section>"
-
-
-def _table(titles: Sequence[str], rows: Iterable[Sequence[str]], marks: Sequence[str] | None = None) -> str:
-    """A table that scrolls sideways by itself; marks: a class for each row."""
-    head = "".join(f"<th>{_text(title)}</th>" for title in titles)
-    body = []
-    for index, row in enumerate(rows):
-        mark = f' class="{marks[index]}"' if marks and marks[index] else ""
-        body.append(f"<tr{mark}>{''.join(f'<td>{_text(cell)}</td>' for cell in row)}</tr>")
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(body)}</tbody></table></div>'
+def _checklist(run: Run, summary: Summary) -> str:
+    words = {"done": "done", "partly": "partly", "open": "open"}
+    checks = checklist_of([(summary, run.info)])
+    rows = [(check.item, check.note, words[check.state]) for check in checks]
+    marks = [{"done": "good", "open": "bad"}.get(check.state, "") for check in checks]
+    done = sum(check.state == "done" for check in checks)
+    return section(
+        "Checklist", folded(f"{done} of {len(checks)} items of a thorough test", table(("", "", ""), rows, marks))
+    )

@@ -24,7 +24,7 @@
   function draw() {
     for (const [place, figure] of Object.entries(figures)) {
       Plotly.react(place, figure.data, themed(figure.layout), {
-        responsive: true, displaylogo: false, displayModeBar: narrow.matches ? false : "hover",
+        responsive: true, displaylogo: false, displayModeBar: false,
       });
     }
     document.documentElement.dataset.drawn = Object.keys(figures).length;

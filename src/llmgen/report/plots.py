@@ -55,6 +55,7 @@ def over_time(m: Measurements, bins: Bins) -> Figure:
             ("output tokens/s", [_line(bins, series.tokens_over_time(m, bins), "output tokens/s", 0)], False),
             _error_panel(m, bins),
             _percentile_panel(m, bins, "own_lag", "our lag, ms"),
+            _percentile_panel(m, bins, "drain_lag", "kernel to us, ms"),
             *server_plots.panels(m),
         )
         if panel is not None
@@ -123,10 +124,11 @@ def _error_panel(m: Measurements, bins: Bins) -> tuple[str, list[dict[str, Any]]
     if not errors:
         return None
     traces = [
-        _line(bins, rate, label(name), number + 5) | {"stackgroup": "errors"}
+        _line(bins, rate, label(name), (5, 3, 1, 6, 4, 0, 2, 7)[number % 8]) | {"stackgroup": "errors"}
         for number, (name, rate) in enumerate(errors.items())
     ]
-    return "failed requests/s by status", traces, False
+    named = ", ".join(label(name) for name in list(errors)[:4]) + (", …" if len(errors) > 4 else "")
+    return f"failed requests/s: {named}", traces, False
 
 
 def _line(bins: Bins, values: np.ndarray, name: str, color: int, width: float = 1.6) -> dict[str, Any]:
@@ -134,9 +136,9 @@ def _line(bins: Bins, values: np.ndarray, name: str, color: int, width: float = 
         "type": "scatter",
         "mode": "lines",
         "name": name,
-        "x": _numbers(bins.middle_s),
+        "x": points(bins.middle_s),
         "connectgaps": True,
-        "y": _numbers(values),
+        "y": points(values),
         "line": {"color": PALETTE[color % len(PALETTE)], "width": width},
     }
 
@@ -172,11 +174,9 @@ def distribution(m: Measurements, metric: str, title: str) -> Figure | None:
         curve = {"type": "scatter", "mode": "lines", "name": label(name), "legendgroup": str(number), "line": line}
         at = np.sqrt(edges[1:] * edges[:-1])
         share = series.density(values, edges, weights)
-        data.append(
-            curve | {"x": _numbers(at), "y": _numbers(share), "line": line | {"shape": "hvh"}, "fill": "tozeroy"}
-        )
+        data.append(curve | {"x": points(at), "y": points(share), "line": line | {"shape": "hvh"}, "fill": "tozeroy"})
         x, y = series.cdf(values, weights)
-        data.append(curve | {"x": _numbers(x), "y": _numbers(y), "yaxis": "y2", "showlegend": False})
+        data.append(curve | {"x": points(x), "y": points(y), "yaxis": "y2", "showlegend": False})
     layout = {
         "title": {"text": title},
         "xaxis": {
@@ -215,6 +215,6 @@ def label(text: str) -> str:
     return html.escape(plain(text, 60))
 
 
-def _numbers(values: np.ndarray) -> list[float | None]:
-    """Five significant digits, None for what does not exist."""
+def points(values: np.ndarray) -> list[float | None]:
+    """A list for a picture: five significant digits, None for what does not exist."""
     return [float(f"{value:.5g}") if math.isfinite(value) else None for value in values.tolist()]

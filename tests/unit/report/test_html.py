@@ -13,7 +13,7 @@ import pytest
 
 from fabricate import MS, event_rows, never_sent, request_rows, run_info, write_run
 from llmgen.columns import HISTOGRAM_DTYPE, Histogram, Status
-from llmgen.metrics.summary import summarise
+from llmgen.metrics.summary import summarise, with_profiles
 from llmgen.records import Run, open_run
 from llmgen.report.html import render, write_html
 
@@ -77,7 +77,7 @@ def test_page_holds_everything(tmp_path: Path) -> None:
     page = Page(render(run, s))
     places = {attributes.get("id") for tag, attributes in page.tags if tag == "div" and "id" in attributes}
     made = figures(page)
-    assert places == set(made) == {"over-time", "ttft", "e2e", "itl"}
+    assert places == set(made) == {"over-time", "ttft", "e2e", "itl", "load", "requests"}
     text = " ".join(page.words)
     for words in ("valid", "TTFT from due", "ttft_p95<800ms", "met", "http_5xx: 3", "overloaded", "Slowest requests"):
         assert words in text, words
@@ -93,7 +93,8 @@ def test_pictures_are_drawn_from_the_records(tmp_path: Path) -> None:
     assert sum(traces["sent"]["y"]) * width == pytest.approx(200)
     assert max(traces["in flight"]["y"]) >= 10
     assert sum(traces["output tokens/s"]["y"]) * width == pytest.approx(197 * 20, rel=1e-3)
-    assert sum(traces["http_5xx"]["y"]) * width == pytest.approx(3)
+    failed = sum(sum(traces[name]["y"]) for name in ("http_5xx · short", "http_5xx · long"))
+    assert failed * width == pytest.approx(3)
     cdf = [trace for trace in made["ttft"]["data"] if trace.get("yaxis") == "y2"]
     assert len(cdf) == 2
     for trace in cdf:
@@ -134,7 +135,7 @@ def test_hostile_text_stays_text(tmp_path: Path) -> None:
 def test_level_requests_and_an_empty_run(tmp_path: Path) -> None:
     run = make(tmp_path / "a", events=False)
     made = figures(Page(render(run, summarise(run))))
-    assert set(made) == {"over-time", "ttft", "e2e", "itl"}
+    assert set(made) == {"over-time", "ttft", "e2e", "itl", "load", "requests"}
     assert [trace["name"] for trace in made["itl"]["data"]] == ["short", "short"]  # the histograms have no other class
     rows = never_sent(request_rows(3))
     empty = open_run(write_run(tmp_path / "b", rows, event_rows(rows), run_info(3)))
@@ -151,3 +152,73 @@ def test_size_and_place(tmp_path: Path) -> None:
     other = write_html(run, summarise(run), tmp_path / "x.html")
     assert other.read_bytes() == path.read_bytes()
     assert re.match(r"<!doctype html>\n<html lang=\"en\">", path.read_text())
+
+
+def test_requests_are_drawn_phase_by_phase(tmp_path: Path) -> None:
+    run = make(tmp_path)
+    made = figures(Page(render(run, summarise(run))))["requests"]
+    bars = {trace["name"]: trace for trace in made["data"] if trace["type"] == "bar"}
+    assert list(bars) == ["lag and queue", "connect", "to the first token", "tokens", "end"]
+    names = bars["tokens"]["y"]
+    assert len(names) == len(set(names)) <= 40
+    assert sum(name.startswith("*") for name in names) == 10
+    row = int(names[5].lstrip("*#").split()[0])
+    request = run.requests[row]
+    first = (request["first_token"] - request["due"]) / MS
+    assert bars["tokens"]["base"][5] == pytest.approx(first, rel=1e-3)
+    assert bars["tokens"]["x"][5] == pytest.approx(190, rel=1e-3)  # 19 gaps of 10 ms
+    assert bars["connect"]["x"][5] == pytest.approx(0.8, rel=1e-3)  # from the dispatch to the send
+    (ticks,) = [trace for trace in made["data"] if trace["type"] == "scatter"]
+    mine = [x for x, y in zip(ticks["x"], ticks["y"], strict=True) if y == names[5]]
+    assert mine == pytest.approx([first + 10 * place for place in range(20)], rel=1e-3)
+
+
+def test_latency_against_tokens_needs_different_tokens(tmp_path: Path) -> None:
+    run = make(tmp_path)
+    run.__dict__["requests"] = run.requests.copy()
+    run.requests["input_tokens"] = np.resize([10, 2000], 200)
+    made = figures(Page(render(run, summarise(run))))
+    cloud = made["ttft-input"]["data"]
+    assert [trace["name"] for trace in cloud] == ["short", "long", "p50", "p95"]
+    assert sum(len(trace["x"]) for trace in cloud[:2]) == 197
+    assert "e2e-output" not in made
+
+
+def test_conclusions_are_on_the_page(tmp_path: Path) -> None:
+    run = make(tmp_path)
+    run.info["config"]["prices"] = {"gpu_hour": 2.0}
+    run.__dict__["requests"] = run.requests.copy()
+    run.requests["session"], run.requests["turn"] = np.arange(200) // 2, np.arange(200) % 2
+    run.requests["reads"] = 1
+    text = " ".join(Page(render(run, with_profiles(run, summarise(run), None))).words)
+    for words in (
+        "Diagnosis",
+        "buffering-proxy",
+        "Try:",
+        "Sessions",
+        "without a failed turn",
+        "Timeouts and patience",
+        "Cost",
+        "As others tell it",
+        "inference-perf",
+        "Checklist",
+        "of 8 items",
+        "Turns",
+    ):
+        assert words in text, words
+
+
+def test_the_page_of_a_large_run_stays_small(tmp_path: Path) -> None:
+    """Nothing on it grows with the requests but up to its limits."""
+    rows = request_rows(20_000, every_ms=5, tokens=10)
+    rng = np.random.default_rng(1)
+    wait = (rng.exponential(300, 20_000) * MS).astype(np.int64)
+    for name in ("first_token", "first_visible", "last_token", "end"):
+        rows[name] += wait
+    rows["input_tokens"] = rng.integers(1, 9000, 20_000)
+    rows["output_tokens"] = rng.integers(2, 900, 20_000)
+    rows["klass"] = np.arange(20_000) % 5
+    classes = [{"name": f"class {number}", "slo": []} for number in range(5)]
+    told = run_info(20_000, every_ms=5, classes=classes)
+    run = open_run(write_run(tmp_path / "run", rows, event_rows(rows), told))
+    assert write_html(run, summarise(run)).stat().st_size < 6_500_000
