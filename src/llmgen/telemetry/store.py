@@ -16,6 +16,8 @@ from __future__ import annotations
 
 import os
 import threading
+import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +32,7 @@ from llmgen.telemetry.prometheus import Reading
 LIVE: Final = "telemetry.jsonl"
 FINAL: Final = "telemetry.npz"
 VERSION: Final = 1
+DAMAGE: Final = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error)
 
 
 @dataclass(slots=True)
@@ -187,6 +190,8 @@ def _steps(steps: list[list[float | None]]) -> tuple[np.ndarray, np.ndarray]:
 
 def _read_final(path: Path) -> list[Source]:
     try:
+        with path.open("rb") as opened, zipfile.ZipFile(opened):
+            pass  # numpy leaves a file open that is no archive
         with np.load(path, allow_pickle=False) as file:
             meta = msgspec.json.decode(file["meta"].tobytes())
             if meta["version"] > VERSION:
@@ -203,7 +208,7 @@ def _read_final(path: Path) -> list[Source]:
                 source.failed = list(zip(file[f"s{number}_failed_t"].tolist(), one["failed"], strict=True))
                 found.append(source)
             return found
-    except (OSError, ValueError, KeyError, TypeError, EOFError, msgspec.DecodeError) as error:
+    except DAMAGE as error:
         raise RecordError(f"{path}: damaged ({error})") from error
 
 
