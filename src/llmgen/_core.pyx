@@ -27,6 +27,7 @@ from llmgen.columns import COUNTERS_DTYPE, WorkerState
 from llmgen.tls import Endpoint, make_context
 from llmgen.connection cimport Connection, connection_event, network_clock
 from llmgen.control import CONTROL_BYTES
+from llmgen.balance cimport ANY_TARGET, choose_target
 from llmgen.core cimport (
     BALANCE_LEAST_IN_FLIGHT,
     BALANCE_RANDOM,
@@ -129,45 +130,6 @@ cdef uint64_t TIMER = 0xFFFFFFFFFFFFFFFF   # epoll entry of the pacer's timer
 
 
 # -- pacing -------------------------------------------------------------------------------------------------------------
-
-cdef uint16_t choose_target(Core* k, uint16_t planned) noexcept nogil:
-    """The planned one, or by --balance; each gets its weight's share of the requests."""
-    cdef uint32_t i, best = 0
-    cdef uint64_t left
-    if planned < k.target_count:
-        return planned
-    if k.target_count == 1:
-        return 0
-    if k.options.balance == BALANCE_RANDOM:
-        k.random ^= k.random << 13
-        k.random ^= k.random >> 7
-        k.random ^= k.random << 17
-        left = k.random % k.weights
-        while left >= k.targets[best].weight:
-            left -= k.targets[best].weight
-            best += 1
-        return <uint16_t>best
-    # smooth weighted round-robin (nginx): the turns of a heavy target are spread between those of the others; where
-    # the least in flight is wanted, it decides between equals
-    for i in range(k.target_count):
-        k.targets[i].credit = min(k.targets[i].credit + k.targets[i].weight, <int64_t>k.weights)
-        if i and is_before(k, &k.targets[i], &k.targets[best]):
-            best = i
-    k.targets[best].credit -= k.weights
-    return <uint16_t>best
-
-
-cdef inline bint is_before(const Core* k, const Target* one, const Target* other) noexcept nogil:
-    """Whether `one` gets the next request rather than `other`."""
-    cdef uint64_t load, than
-    if k.options.balance == BALANCE_LEAST_IN_FLIGHT:
-        # in flight per weight, the next one counted in; cross-multiplied
-        load = <uint64_t>(one.in_flight + 1) * other.weight
-        than = <uint64_t>(other.in_flight + 1) * one.weight
-        if load != than:
-            return load < than
-    return one.credit > other.credit
-
 
 cdef void dispatch(Core* k, int64_t now) noexcept nogil:
     """Takes up what is due by `now`, at most a burst; next_due is fresh afterwards."""
@@ -527,7 +489,7 @@ cdef class Engine:
                     t.heads[j].http2_size = len(head)
         if k.options.balance != BALANCE_RANDOM:
             for i in range(setup.worker % k.weights):
-                choose_target(k, 0xFFFF)         # workers begin at different places of the round
+                choose_target(k, ANY_TARGET)     # workers begin at different places of the round
         return 0
 
     cdef int open_network(self, object setup) except -1:

@@ -243,6 +243,8 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     out: str = "runs"
     record: str = "events"  # events | requests
     keep_bodies: bool = False
+    matrix: dict[str, Any] = {}  # levels by key: a suite of runs (matrix.py)
+    repeat: int | None = None  # runs of each cell; None: 3 with a matrix, else 1
     target: Target = Target()
     load: Load = Load()
     workload: Workload = Workload()

@@ -76,6 +76,7 @@ FLAGS: Final[Mapping[str, str]] = {
     "record": "--record",
     "keep_bodies": "--keep-bodies",
     "prices.max_cost": "--max-cost",
+    "repeat": "--repeat",
     "seed": "--seed",
     "name": "--name",
     "tags": "--tag",

@@ -87,10 +87,12 @@ def run(
     quiet: bool = False,
     json_out: bool = False,
     log_json: bool = False,
+    directory: Path | None = None,
 ) -> Result:
     """Offers the load, records, reports.
 
     progress: the live view, plain lines where standard error is no terminal; None: unless quiet or json_out.
+    directory: a fresh one of the caller's; None: one in `out`, named by time and name.
     Raises ConfigError and TargetError before any load is sent, WorkerError if no worker could start; everything later
     is in the result.
     """
@@ -104,7 +106,7 @@ def run(
     warn_of_proxies()
     headers = request_headers(config)
     prepared = prepare(config, headers)
-    directory = rundir.make(config.out, config.name)
+    directory = rundir.make(config.out, config.name) if directory is None else rundir.take(directory)
     try:
         controller = Controller(config, prepared, directory, rule)
     except BaseException as error:

@@ -37,6 +37,15 @@ def make(out: str, name: str | None) -> Path:
     raise ConfigError(f"out={out!r}: holds a thousand runs of this second and name")
 
 
+def take(directory: Path) -> Path:
+    """The directory that a caller named, made. ConfigError if it cannot be made or is there already."""
+    try:
+        directory.mkdir(parents=True)
+    except OSError as error:
+        raise ConfigError(f"{directory}: no run directory can be made there: {error.strerror}") from None
+    return directory
+
+
 def point_latest(directory: Path) -> None:
     """OUT/latest → the run; left alone if something else of that name is in the way."""
     link = directory.parent / "latest"

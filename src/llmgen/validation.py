@@ -128,6 +128,8 @@ def _check_names(config: RunConfig) -> None:
         raise wrong("seed", config.seed, "must be a whole number from 0 to 2^63 - 1")
     if not config.out:
         raise wrong("out", config.out, "must name a folder")
+    if config.matrix or config.repeat not in (None, 1):
+        raise ConfigError("matrix, repeat: are for a suite of several runs (llmgen run, suite.run_suite), not one run")
 
 
 def _check_target(target: Target, environ: Mapping[str, str]) -> None:

@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from odd_servers import OddServer, Peer, Request, always, answering, chunk, whole
-from running import configuration, statuses
 
 import llmgen
 from llmgen.columns import Finish, Kind, OutputSource, Status
 from llmgen.config import load_config, merge, plain
+from odd_servers import OddServer, Peer, Request, always, answering, chunk, whole
+from running import configuration, statuses
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 EXAMPLES = Path(__file__).parents[2] / "examples"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from llmgen.cli.options import Value, use_color
+from llmgen.cli.suite import is_suite_directory, show_suite
 from llmgen.decoding import Seconds
 
 if TYPE_CHECKING:
@@ -54,7 +55,15 @@ def report_command(
     checklist: bool,
     junit: Path | None,
 ) -> None:
-    """Report RUN again, from its records; also one that was interrupted or crashed. [default: runs/latest]"""
+    """Report RUN or a suite of runs again, from its records; also one that was interrupted or crashed.
+
+    [default: runs/latest]
+    """
+    if is_suite_directory(run):
+        if kind == "html" or output is not None:
+            raise click.UsageError("a suite is reported as text or json on stdout; each of its runs has a report.html")
+        show_suite(run, as_json=kind == "json")
+        return
     from llmgen.metrics.summary import encode, summarise, with_profiles
     from llmgen.records import open_run
 

@@ -24,6 +24,7 @@ from llmgen.cli.options import (
     pairs,
 )
 from llmgen.cli.report import PROFILES, show_result
+from llmgen.cli.suite import show_suite
 from llmgen.config import FLAGS, RunConfig, load_config, merge
 from llmgen.decoding import Cut, Seconds
 
@@ -161,6 +162,8 @@ Exit codes: 0 done, 1 bug, 2 usage or configuration, 3 an objective missed,
 @record("--record", metavar="LEVEL", help="events: every token; requests: every request.  [default: events]")
 @record("--keep-bodies", is_flag=True, help="Keep request and answer bodies in the run directory.")
 @record("--max-cost", type=float, metavar="X", help="Refuse a run that would cost more by the prices in the file.")
+@record("--repeat", type=int, metavar="N", help="Run N times (each cell of a matrix) as a suite; started again it "
+        "resumes.  [default: 3 with a matrix, else 1]")  # fmt: skip
 @record("--seed", type=int, metavar="N", help="Same seed, same times and bodies.  [default: 1]")
 @record("--name", metavar="S", help="Name of the run, part of its folder's.")
 @record("--tag", multiple=True, metavar="K=V", callback=pairs, help="Kept with the run. Repeatable.")
@@ -177,20 +180,26 @@ Exit codes: 0 done, 1 bug, 2 usage or configuration, 3 an objective missed,
 def run_command(ctx: click.Context, /, config: Path | None, **_: Any) -> int:
     """Offer load to an endpoint, record every token, report.
 
-    CONFIG is a YAML, TOML or JSON file; flags win over it. A bare --url offers 1 request/s for 30 s.
+    CONFIG is a YAML, TOML or JSON file; flags win over it. A bare --url offers 1 request/s for 30 s. With a `matrix:`
+    in it, every combination of its levels runs several times, and the report tells what each factor changes.
     """
     start = RunConfig() if config is None else load_config(config)
     merged = merge(start, given_keys(ctx))
     from llmgen.run import run
+    from llmgen.suite import is_suite, run_suite
 
     shown = ctx.params
-    result = run(
-        merged,
-        progress=shown["progress"],
-        quiet=shown["quiet"],
-        json_out=shown["as_json"],
-        log_json=shown["log_json"],
-    )
+    settings = {
+        "progress": shown["progress"],
+        "quiet": shown["quiet"],
+        "json_out": shown["as_json"],
+        "log_json": shown["log_json"],
+    }
+    if is_suite(merged):
+        suite = run_suite(merged, **settings)
+        show_suite(suite.directory, as_json=shown["as_json"], quiet=shown["quiet"])
+        return suite.exit_code
+    result = run(merged, **settings)
     return show_result(
         result,
         Path(result.directory),

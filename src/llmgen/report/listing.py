@@ -44,6 +44,8 @@ def find_runs(folder: Path) -> list[Entry]:
     for path in candidates:
         if (path / "run.json").exists():
             found.append(_entry(path))
+        elif (path / "suite.json").exists():
+            found.append(_suite(path))
     # By start; the directory's name, which begins with the time, decides between equals and for damaged ones.
     return sorted(found, key=lambda entry: (entry.started or "", entry.directory), reverse=True)
 
@@ -72,6 +74,18 @@ def _entry(path: Path) -> Entry:
         ttft_p50_ms=None if ttft is None else ttft.p50,
         ttft_p99_ms=None if ttft is None else ttft.p99,
     )
+
+
+def _suite(path: Path) -> Entry:
+    """A suite: how many of its runs are there, as its state."""
+    try:
+        suite = msgspec.json.decode((path / "suite.json").read_bytes())
+        done = sum(run["state"] == "complete" for run in suite["runs"])
+        state = f"suite {done}/{len(suite['runs'])}"
+        stamp = datetime.strptime(path.name.partition("-")[0], "%Y%m%dT%H%M%SZ")
+    except (OSError, msgspec.MsgspecError, KeyError, TypeError, ValueError):
+        return Entry(directory=str(path), started=None, name=None, state="damaged")
+    return Entry(directory=str(path), started=f"{stamp:%Y-%m-%d %H:%M:%S}", name=suite.get("name"), state=state)
 
 
 def render(entries: Iterable[Entry], console: Console) -> None:

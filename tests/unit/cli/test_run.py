@@ -87,6 +87,7 @@ VALUES: dict[str, tuple[str | None, Any]] = {
     "verdict": ("suspect_lag_ms=5", {"suspect_lag_ms": 5.0}),
     "telemetry": ("http://n:1/metrics", (Telemetry(url="http://n:1/metrics"),)),
     "keep_bodies": (None, True),
+    "repeat": ("1", 1),
     "seed": ("9", 9),
     "tags": ("a=b", {"a": "b"}),
 }

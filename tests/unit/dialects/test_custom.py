@@ -22,7 +22,7 @@ def body(template, **ask):
 
 def test_holes_are_filled_wherever_they_stand():
     template = {
-        "in": [{"text": "<s>[INST] \"{prompt}\" [/INST]"}],
+        "in": [{"text": '<s>[INST] "{prompt}" [/INST]'}],
         "params": {"n": "{output}", "min_tokens": "{output}", "t": 0.5, "list": [1, "{output}"]},
         "stream": "{stream}",
         "m": "{model}",
