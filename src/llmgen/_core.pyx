@@ -15,7 +15,7 @@ from libc.errno cimport EINTR, errno
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
-from posix.time cimport CLOCK_MONOTONIC, CLOCK_PROCESS_CPUTIME_ID, clock_gettime, itimerspec, timespec
+from posix.time cimport CLOCK_MONOTONIC, itimerspec
 
 import mmap
 import os
@@ -41,6 +41,7 @@ from llmgen.core cimport (
     Target,
 )
 from llmgen.exchange cimport STATUS_CANCELLED, STATUS_COUNT, Exchange, Expect, answers_sink
+from llmgen.counting cimport counting_publish, counting_second
 from llmgen.flight cimport flight_any, flight_begin, flight_expired, flight_free, flight_session_target
 from llmgen.pacer cimport (
     NEVER,
@@ -59,14 +60,7 @@ from llmgen.pacer cimport (
     pacer_take,
 )
 from llmgen.pool cimport pool_acquire, pool_end_batch, pool_expire, pool_free, pool_outcome, pool_preconnect, pool_slot, pool_tick
-from llmgen.recorder cimport (
-    STREAM_TIMELINE,
-    Recorder,
-    TimelineRow,
-    records_append,
-    records_commit,
-    records_flush_histograms,
-)
+from llmgen.recorder cimport Recorder, records_flush_histograms
 from llmgen.session cimport sessions_free
 from llmgen.wire.http2 cimport HTTP2_CLIENT, http2_options
 from llmgen.wire.scanner cimport Rules
@@ -122,7 +116,6 @@ cdef enum:
     WAIT_MS = 1
     DISPATCH_BURST = 64          # requests taken up in a row before the sockets get their turn
     SECOND_NS = 1000000000
-    MINUTE_NS = 60000000000
 
 assert sizeof(Counters) == COUNTERS_DTYPE.itemsize
 
@@ -256,73 +249,6 @@ cdef void cancel_all(Core* k, int status) noexcept nogil:
         pool_expire(k, x, status)
         x = flight_any(k)
     pool_end_batch(k)
-
-
-cdef void close_second(Core* k, int64_t now) noexcept nogil:
-    """Writes the timeline's row of each second that is over; seconds in which nothing looked count into the last."""
-    cdef TimelineRow* row
-    cdef int64_t second = (now - k.pacer.start) // SECOND_NS
-    if k.pacer.start == 0 or now < k.pacer.start or second <= k.second:
-        return
-    row = <TimelineRow*>records_append(k.records, STREAM_TIMELINE)
-    if row != NULL:
-        memset(row, 0, sizeof(TimelineRow))
-        row.second = k.second
-        row.offered = <uint32_t>(k.dispatched - k.second_dispatched)
-        row.sent = <uint32_t>(k.sent - k.second_sent)
-        row.in_flight = <uint32_t>k.in_flight
-        row.first_tokens = <uint32_t>(k.answers.totals.first_tokens - k.second_first_tokens)
-        row.tokens = <uint32_t>(k.answers.totals.tokens - k.second_tokens)
-        row.events = <uint32_t>(k.answers.totals.events - k.second_events)
-        row.ended = <uint32_t>(k.answers.totals.ended - k.second_ended)
-        row.errors = <uint32_t>(k.answers.totals.errors - k.second_errors)
-        row.lag_max_ns = k.lag_max
-        row.bytes_in = k.bytes_in - k.second_bytes
-        records_commit(k.records, STREAM_TIMELINE)
-    k.second = second
-    k.second_dispatched = k.dispatched
-    k.second_sent = k.sent
-    k.second_first_tokens = k.answers.totals.first_tokens
-    k.second_tokens = k.answers.totals.tokens
-    k.second_events = k.answers.totals.events
-    k.second_ended = k.answers.totals.ended
-    k.second_errors = k.answers.totals.errors
-    k.second_bytes = k.bytes_in
-    if k.lag_max > k.counters.lag_max_ns:
-        k.counters.lag_max_ns = k.lag_max
-    k.lag_max = 0
-    if <uint32_t>((now - k.pacer.start) // MINUTE_NS) != k.minute:
-        records_flush_histograms(k.records, k.minute)
-        k.minute = <uint32_t>((now - k.pacer.start) // MINUTE_NS)
-
-
-cdef void publish(Core* k, int64_t now) noexcept nogil:
-    """Copies what is counted into the worker's block of the control file."""
-    cdef Counters* n = k.counters
-    cdef timespec cpu
-    cdef uint32_t i
-    n.heartbeat = now
-    n.due = n.dispatched = k.dispatched
-    n.sent = k.sent
-    n.ended = k.answers.totals.ended
-    n.first_tokens = k.answers.totals.first_tokens
-    n.tokens = k.answers.totals.tokens
-    n.events = k.answers.totals.events
-    n.reads = k.network.reads
-    n.bytes_in = k.bytes_in
-    n.in_flight = k.in_flight
-    n.waiting = k.waiting
-    n.connections = 0
-    for i in range(k.target_count):
-        n.connections += k.targets[i].connections
-    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &cpu)
-    n.cpu_ns = <int64_t>cpu.tv_sec * SECOND_NS + cpu.tv_nsec
-    n.events_dropped = k.records.events_dropped
-    n.stale_resends = k.stale_resends
-    n.clock_steps = k.network.clock_steps
-    n.denied = k.answers.totals.denied
-    for i in range(STATUS_COUNT):
-        n.by_status[i] = k.answers.totals.by_status[i]
 
 
 # -- the Python face ----------------------------------------------------------------------------------------------------
@@ -656,8 +582,8 @@ cdef class Engine:
             dispatch(k, now)         # retries
         pool_end_batch(k)
         arm(k)
-        close_second(k, now)
-        publish(k, now)
+        counting_second(k, now)
+        counting_publish(k, now)
         return k.offering or k.in_flight > 0 or (not k.stopped and k.pacer.heap_size > 0)
 
     def drain(self, int64_t until_ns):
@@ -678,9 +604,9 @@ cdef class Engine:
         if self.closed:
             return
         cancel_all(k, STATUS_CANCELLED)
-        close_second(k, now + SECOND_NS)
+        counting_second(k, now + SECOND_NS)
         records_flush_histograms(k.records, k.minute)
-        publish(k, now)
+        counting_publish(k, now)
         k.counters.finished_at = now
         self.state(WorkerState.disk_full if k.records.disk_error else WorkerState.finished)
         self.release()
