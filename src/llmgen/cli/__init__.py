@@ -11,6 +11,7 @@ from typing import NoReturn
 import click
 
 from llmgen.cli.check import check_command
+from llmgen.cli.compare import compare_command
 from llmgen.cli.demo import demo_command
 from llmgen.cli.export import export_command
 from llmgen.cli.listing import list_command
@@ -37,6 +38,7 @@ COMMANDS = (
     demo_command,
     serve_command,
     report_command,
+    compare_command,
     list_command,
     export_command,
     plan_command,
