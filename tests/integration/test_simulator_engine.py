@@ -282,22 +282,42 @@ def test_whole_answers_come_at_the_end_of_their_last_step(tmp_path: Path) -> Non
     assert log.writes["t"][0] >= log.marked("step")["t"][6]
 
 
-def test_a_client_that_goes_away_frees_its_place() -> None:
-    with Service(Options(engine="tiny,step=5ms,max_seqs=1")) as service:
-        host, port = service.url.removeprefix("http://").split(":")
-        data = body(words("w", 30), 3000).encode()
-        head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nContent-Length: {len(data)}\r\n\r\n"
-        sockets = [socket.create_connection((host, int(port)), timeout=WAIT) for _ in range(3)]
+@contextmanager
+def unread(service: Service, count: int) -> Iterator[list[socket.socket]]:
+    """Connections with a long answer each, from which nobody reads."""
+    host, port = service.url.removeprefix("http://").split(":")
+    data = body(words("w", 30), 3000).encode()
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nContent-Length: {len(data)}\r\n\r\n"
+    sockets = [socket.create_connection((host, int(port)), timeout=WAIT) for _ in range(count)]
+    try:
         for one in sockets:
             one.sendall(head.encode() + data)
-        found = wait_for(service, "vllm:num_requests_waiting", 2)
-        assert found["vllm:num_requests_running"] == 1
-        assert found["vllm:kv_cache_usage_perc"] > 0
+        yield sockets
+    finally:
         for one in sockets:
             one.close()
+
+
+def test_a_client_that_goes_away_frees_its_place() -> None:
+    with Service(Options(engine="tiny,step=5ms,max_seqs=1")) as service:
+        with unread(service, 3):
+            found = wait_for(service, "vllm:num_requests_waiting", 2)
+            assert found["vllm:num_requests_running"] == 1
+            assert found["vllm:kv_cache_usage_perc"] > 0
         wait_for(service, "vllm:request_success_totalabort", 3)
         assert metrics(service)["vllm:kv_cache_usage_perc"] == 0
         assert post(service, "hello", 3)[0] == 200
+
+
+def test_a_stop_ends_what_runs_and_what_waits(tmp_path: Path) -> None:
+    path = tmp_path / "truth"
+    service = Service(Options(engine="tiny,step=5ms,max_seqs=1", truth=str(path)))
+    with unread(service, 3):
+        wait_for(service, "vllm:num_requests_waiting", 2)
+        service.stop()
+    log = read_truth(path)
+    assert log.ends["detail"].tolist() == [255] * 3
+    assert sorted(log.ends["serial"]) == sorted(log.requests["serial"])
 
 
 @pytest.mark.parametrize(
