@@ -29,6 +29,7 @@ MOST_BINS: Final = 200
 MOST_LAG_BINS: Final = 10
 MIN_BINS: Final = 15  # fewer make a large correlation out of chance
 MIN_RHO: Final = 0.5
+BETTER: Final = 0.25  # of what a shorter lag leaves to 1
 RESIDENT: Final = ("load_time", "start_time")  # not of the window
 
 
@@ -300,8 +301,8 @@ def _best_lag(client: np.ndarray, server: np.ndarray, width_s: float) -> tuple[f
         rho = spearman(a[both], b[both])
         if lag == 0:
             at_once = rho
-        # a lag must earn its place: autocorrelated series are as good at many
-        if best is None or abs(rho) > abs(best[0]) + 0.02:
+        # a lag must earn its place: autocorrelated series are nearly as good at many
+        if best is None or abs(rho) > abs(best[0]) + BETTER * (1 - abs(best[0])):
             best = rho, lag, n
     if best is None or abs(best[0]) < MIN_RHO:
         return None
