@@ -29,7 +29,7 @@ def test_every_flag_with_a_key_is_an_option() -> None:
     assert options == set(FLAGS.values()) | of_the_display
 
 
-@pytest.mark.parametrize("document", ["configuration.md", "contract.md", "dialects.md", "matrix.md"])
+@pytest.mark.parametrize("document", ["configuration.md", "contract.md", "dialects.md", "matrix.md", "telemetry.md"])
 def test_the_examples_load(document: str, tmp_path: Path) -> None:
     examples = re.findall(r"```yaml\n(.*?)```", (DOCS / document).read_text(), re.DOTALL)
     assert examples

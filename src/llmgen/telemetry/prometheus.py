@@ -69,7 +69,7 @@ class Page:
         """The series on a page; those of buckets only if asked for."""
         known, found, new = self._known, [], []
         for line in text.splitlines():
-            if not line or line[0] == "#":
+            if not line or line[0] == "#" or (not buckets and "_bucket{" in line):
                 continue
             head, _, last = line.rpartition(" ")
             uses = known.get(head)
