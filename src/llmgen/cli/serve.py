@@ -66,8 +66,8 @@ It serves until Ctrl-C.""",
 def serve_command(**flags: Any) -> int:
     """An LLM endpoint that never computes, but whose times are known.
 
-    Chat, completions, models and health as OpenAI's API has them. It counts the words of a prompt as its tokens and
-    emits one word a token. Prints one line with its URL once it listens.
+    OpenAI's chat, completions, responses and models, Anthropic's messages, Ollama's chat. It counts the words of a
+    prompt as its tokens and emits one word a token. Prints one line with its URL once it listens.
     """
     from llmgen.simulator import Options, serve
 

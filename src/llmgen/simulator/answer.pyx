@@ -12,8 +12,8 @@ from libc.string cimport memcmp, memcpy, memmove, memset, strlen
 from llmgen.simulator.prefix cimport word_hash
 from llmgen.simulator.seeded cimport draw
 from llmgen.simulator.server cimport (
+    API_CHAT,
     DRAW_WORDS,
-    FAULT_CONTENT_TYPE,
     FAULT_NO_USAGE,
     FAULT_SPLIT,
     FRAMED_CHUNKS,
@@ -25,7 +25,6 @@ from llmgen.simulator.server cimport (
 
 cdef enum:
     WORD_COUNT = 64              # a power of two
-    CHUNK_ROOM = 6               # "0123" CRLF
 
 cdef uint8_t WORDS[64][16]       # with a blank before each
 cdef uint32_t WORD_SIZES[64]
@@ -59,17 +58,8 @@ for _word in range(WORD_COUNT):
     HASHES[_word] = word_hash(&WORDS[_word][1], WORD_SIZES[_word] - 1)
 
 
-cdef inline uint8_t* put(uint8_t* to, const void* data, size_t size) noexcept nogil:
-    memcpy(to, data, size)
-    return to + size
-
-
 cdef uint8_t* put_bytes(uint8_t* to, const char* text, size_t size) noexcept nogil:
     return put(to, text, size)
-
-
-cdef inline uint8_t* put_text(uint8_t* to, const char* text) noexcept nogil:
-    return put(to, text, strlen(text))
 
 
 cdef uint8_t* put_number(uint8_t* to, int64_t value) noexcept nogil:
@@ -148,38 +138,15 @@ cdef uint8_t* put_head(uint8_t* to, int status, const char* content_type, int64_
     return put(to, b"\r\n", 2)
 
 
-cdef uint8_t* put_stream_head(uint8_t* to, const Stream* s) noexcept nogil:
+cdef uint8_t* put_stream_head(uint8_t* to, const Stream* s, const char* content_type) noexcept nogil:
     to = put_text(to, b"HTTP/1.1 200 OK\r\nserver: llmgen-serve\r\ncache-control: no-cache\r\ncontent-type: ")
-    if s.fault == FAULT_CONTENT_TYPE:
-        to = put_text(to, b"application/octet-stream\r\n")
-    else:
-        to = put_text(to, b"text/event-stream; charset=utf-8\r\n")
+    to = put_text(to, content_type)
+    to = put(to, b"\r\n", 2)
     if not s.keep_alive:
         to = put_text(to, b"connection: close\r\n")
     if s.framing == FRAMED_CHUNKS:
         to = put_text(to, b"transfer-encoding: chunked\r\n")
     return put(to, b"\r\n", 2)
-
-
-# --- chunks: room is left in front of the payload and filled when its size is known --------------------------------
-
-cdef inline uint8_t* frame_open(uint8_t* to, const Stream* s) noexcept nogil:
-    return to + CHUNK_ROOM if s.framing == FRAMED_CHUNKS else to
-
-
-cdef inline uint8_t* frame_close(uint8_t* start, uint8_t* to, const Stream* s) noexcept nogil:
-    cdef const uint8_t* hexes = <const uint8_t*>b"0123456789abcdef"
-    cdef uint32_t size
-    if s.framing != FRAMED_CHUNKS:
-        return to
-    size = <uint32_t>(to - start - CHUNK_ROOM)
-    start[0] = hexes[(size >> 12) & 15]
-    start[1] = hexes[(size >> 8) & 15]
-    start[2] = hexes[(size >> 4) & 15]
-    start[3] = hexes[size & 15]
-    start[4] = to[0] = 13
-    start[5] = to[1] = 10
-    return to + 2
 
 
 cdef uint8_t* put_last_chunk(uint8_t* to, const Stream* s) noexcept nogil:
@@ -188,13 +155,9 @@ cdef uint8_t* put_last_chunk(uint8_t* to, const Stream* s) noexcept nogil:
 
 # --- events --------------------------------------------------------------------------------------------------------
 
-cdef inline uint8_t* put_event_end(uint8_t* to, const Stream* s) noexcept nogil:
-    return put(to, b"\r\n\r\n", 4) if s.crlf else put(to, b"\n\n", 2)
-
-
 cdef inline uint8_t* put_opening(uint8_t* to, const Stream* s) noexcept nogil:
     """From `data: ` to the creation time, both included."""
-    if s.chat:
+    if s.api == API_CHAT:
         to = put(to, b"data: {\"id\":\"chatcmpl-", 22)
         to = put(to, s.id, 16)
         to = put(to, b"\",\"object\":\"chat.completion.chunk\",\"created\":", 45)
@@ -224,7 +187,7 @@ cdef uint8_t* put_usage(uint8_t* to, const Stream* s, uint32_t sent) noexcept no
     return put(to, b"}", 1)
 
 
-cdef inline uint8_t* put_words(uint8_t* to, const Stream* s, uint32_t first, uint32_t count) noexcept nogil:
+cdef uint8_t* put_words(uint8_t* to, const Stream* s, uint32_t first, uint32_t count) noexcept nogil:
     cdef uint64_t at = draw(s.key, DRAW_WORDS) + first
     cdef uint32_t i
     cdef uint8_t* start = to
@@ -266,7 +229,7 @@ cdef uint8_t* put_event(uint8_t* to, const Stream* s, uint32_t tokens, bint brok
     cdef uint8_t* start = to
     to = frame_open(to, s)
     to = put_opening(to, s)
-    if s.chat:
+    if s.api == API_CHAT:
         to = put(to, s.model.chat, s.model.chat_size)
     else:
         to = put(to, s.model.text, s.model.text_size)
@@ -274,7 +237,7 @@ cdef uint8_t* put_event(uint8_t* to, const Stream* s, uint32_t tokens, bint brok
     if broken:
         to = put_event_end(to, s)
         return frame_close(start, to, s)
-    if s.chat:
+    if s.api == API_CHAT:
         to = put(to, b"\"},", 3)
     else:
         to = put(to, b"\",", 2)
@@ -294,7 +257,7 @@ cdef uint8_t* put_empty_finish(uint8_t* to, const Stream* s) noexcept nogil:
     cdef uint8_t* start = to
     to = frame_open(to, s)
     to = put_opening(to, s)
-    if s.chat:
+    if s.api == API_CHAT:
         to = put(to, s.model.chat, s.model.chat_size)
         to = put(to, b"\"},", 3)
     else:
@@ -343,7 +306,7 @@ cdef uint8_t* put_done(uint8_t* to, const Stream* s) noexcept nogil:
 
 cdef uint8_t* put_document(uint8_t* to, const Stream* s) noexcept nogil:
     """A whole answer's JSON, unframed; needs EVENT_BYTES + tokens * WORD_BYTES."""
-    if s.chat:
+    if s.api == API_CHAT:
         to = put_text(to, b"{\"id\":\"chatcmpl-")
         to = put(to, s.id, 16)
         to = put_text(to, b"\",\"object\":\"chat.completion\",\"created\":")
@@ -354,7 +317,7 @@ cdef uint8_t* put_document(uint8_t* to, const Stream* s) noexcept nogil:
     to = put(to, s.created, 10)
     to = put(to, b",\"model\":\"", 10)
     to = put(to, s.model.name, s.model.name_size)
-    if s.chat:
+    if s.api == API_CHAT:
         to = put_text(to, b"\",\"choices\":[{\"index\":0,\"message\":{\"role\":\"assistant\",\"content\":\"")
         to = put_words(to, s, 0, s.tokens)
         to = put_text(to, b"\"},")
@@ -383,16 +346,16 @@ cdef uint8_t* put_typed_error(uint8_t* to, int status, const char* message, cons
     return put(to, b"}}\n", 3)
 
 
-cdef uint8_t* put_models(uint8_t* to, const Server* v) noexcept nogil:
-    """The models document; needs EVENT_BYTES for each model."""
+cdef uint8_t* put_models(uint8_t* to, const Server* v, bint tags) noexcept nogil:
+    """The models document, or Ollama's `tags`; needs EVENT_BYTES for each model."""
     cdef uint32_t i, count = v.model_fixed if v.model_fixed > 0 else 1
-    to = put_text(to, b"{\"object\":\"list\",\"data\":[")
+    to = put_text(to, b"{\"models\":[" if tags else b"{\"object\":\"list\",\"data\":[")
     for i in range(count):
         if i > 0:
             to = put(to, b",", 1)
-        to = put_text(to, b"{\"id\":\"")
+        to = put_text(to, b"{\"name\":\"" if tags else b"{\"id\":\"")
         to = put(to, v.models[i].name, v.models[i].name_size)
-        to = put_text(to, b"\",\"object\":\"model\",\"created\":0,\"owned_by\":\"llmgen\"}")
+        to = put_text(to, b"\"}" if tags else b"\",\"object\":\"model\",\"created\":0,\"owned_by\":\"llmgen\"}")
     return put(to, b"]}\n", 3)
 
 

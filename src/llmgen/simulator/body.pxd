@@ -10,8 +10,8 @@ cdef enum:
     ASK_OK = 0
     ASK_NOT_JSON = -1
     ASK_NOT_OBJECT = -2
-    ASK_BAD_NUMBER = -3          # max_tokens, max_completion_tokens or min_tokens is not an integer of at least 1 (0)
-    ASK_NO_PROMPT = -4           # chat without messages, completions without prompt
+    ASK_BAD_NUMBER = -3          # a limit of tokens is not an integer of at least 1 (min_tokens: 0)
+    ASK_NO_PROMPT = -4           # without messages, prompt or input, whichever is the API's
 
 
 cdef struct Asked:
@@ -25,4 +25,4 @@ cdef struct Asked:
     Span model                   # the JSON string without its quotes, escapes as sent; empty: not told
 
 
-cdef int ask_read(const uint8_t* data, size_t size, bint chat, Asked* asked, Prefix* prefix) noexcept nogil
+cdef int ask_read(const uint8_t* data, size_t size, uint32_t api, Asked* asked, Prefix* prefix) noexcept nogil

@@ -1,4 +1,4 @@
-"""Reads what a chat or completions request asks for.
+"""Reads what a request for an answer asks for.
 
 The walker is a recursive descent over RFC 8259 with a bounded depth. It counts whitespace-separated words while it
 passes over the strings that are prompt text; that count is the simulator's prompt token count.
@@ -9,9 +9,11 @@ from libc.stdlib cimport free
 from libc.string cimport memcmp, memset
 
 from llmgen.simulator.prefix cimport Prefix, prefix_word, word_hash
+from llmgen.simulator.server cimport API_CHAT, API_COMPLETIONS, API_OLLAMA, API_RESPONSES
 from llmgen.wire.span cimport Span, span
 
 cdef enum:
+    NOT_PROMPT = 1               # the member is another one
     MAX_DEPTH = 64               # deeper than any request of the APIs served here; bounds the C stack
     MAX_COUNT = 1000000000       # larger token limits are read as this one
 
@@ -415,18 +417,54 @@ cdef void prompt_again(Walk* w, Asked* asked) noexcept nogil:
         w.prefix.fold = w.prefix.words = w.prefix.count = 0
 
 
-cdef int top_member(Walk* w, const Span* key, bint chat, Asked* asked, bint* prompted) noexcept nogil:
+cdef int ollama_options(Walk* w, Asked* asked) noexcept nogil:
+    cdef Span key
+    cdef int more, result
+    if look(w) != c'{':
+        return ASK_OK if value(w) else ASK_NOT_JSON
+    more = enter(w)
+    while more > 0:
+        if not member(w, &key):
+            return ASK_NOT_JSON
+        if named(&key, b"num_predict", 11):
+            result = count(w, 1, &asked.max_tokens)
+        else:
+            result = ASK_OK if value(w) else ASK_NOT_JSON
+        if result != ASK_OK:
+            return result
+        more = another(w, True)
+    return ASK_OK if more == 0 else ASK_NOT_JSON
+
+
+cdef int prompt_member(Walk* w, const Span* key, uint32_t api, Asked* asked, bint* prompted) noexcept nogil:
+    """The API's own member with the prompt, else NOT_PROMPT."""
+    if api == API_COMPLETIONS:
+        if not named(key, b"prompt", 6):
+            return NOT_PROMPT
+    elif api == API_RESPONSES:
+        if not named(key, b"input", 5):
+            return NOT_PROMPT
+    elif not named(key, b"messages", 8):
+        return NOT_PROMPT
+    prompt_again(w, asked)
+    prompted[0] = True
+    if api == API_COMPLETIONS:
+        return prompt(w, &asked.input_tokens)
+    if api == API_RESPONSES and look(w) == c'"':
+        return ASK_OK if prose(w, &asked.input_tokens) else ASK_NOT_JSON
+    return messages(w, &asked.input_tokens)
+
+
+cdef int top_member(Walk* w, const Span* key, uint32_t api, Asked* asked, bint* prompted) noexcept nogil:
     """One member of the request object, `at` behind its colon."""
     cdef uint32_t words = 0
-    cdef int result
-    if chat and named(key, b"messages", 8):
-        prompt_again(w, asked)
-        prompted[0] = True
-        return messages(w, &asked.input_tokens)
-    if not chat and named(key, b"prompt", 6):
-        prompt_again(w, asked)
-        prompted[0] = True
-        return prompt(w, &asked.input_tokens)
+    cdef int result = prompt_member(w, key, api, asked, prompted)
+    if result != NOT_PROMPT:
+        return result
+    if api == API_OLLAMA and named(key, b"options", 7):
+        return ollama_options(w, asked)
+    if api == API_RESPONSES and named(key, b"max_output_tokens", 17):
+        return count(w, 1, &asked.max_tokens)
     if named(key, b"stream", 6):
         return flag(w, &asked.stream)
     if named(key, b"max_tokens", 10) or named(key, b"max_completion_tokens", 21):
@@ -442,7 +480,7 @@ cdef int top_member(Walk* w, const Span* key, bint chat, Asked* asked, bint* pro
     return ASK_OK if value(w) else ASK_NOT_JSON
 
 
-cdef int ask_read(const uint8_t* data, size_t size, bint chat, Asked* asked, Prefix* prefix) noexcept nogil:
+cdef int ask_read(const uint8_t* data, size_t size, uint32_t api, Asked* asked, Prefix* prefix) noexcept nogil:
     """Fills `asked` (and `prefix`, if there is one) from a whole body; ASK_OK or the first rule that was broken."""
     cdef Walk w
     cdef Span key
@@ -450,6 +488,7 @@ cdef int ask_read(const uint8_t* data, size_t size, bint chat, Asked* asked, Pre
     cdef int more, result
     memset(asked, 0, sizeof(Asked))
     asked.max_tokens = -1
+    asked.stream = api == API_OLLAMA             # its answers are streamed unless the request says otherwise
     w.at = data
     w.end = data + size
     w.depth = 0
@@ -460,7 +499,7 @@ cdef int ask_read(const uint8_t* data, size_t size, bint chat, Asked* asked, Pre
     while more > 0:
         if not member(&w, &key):
             return ASK_NOT_JSON
-        result = top_member(&w, &key, chat, asked, &prompted)
+        result = top_member(&w, &key, api, asked, &prompted)
         if result != ASK_OK:
             return result
         more = another(&w, True)
@@ -469,10 +508,10 @@ cdef int ask_read(const uint8_t* data, size_t size, bint chat, Asked* asked, Pre
     return ASK_OK if prompted else ASK_NO_PROMPT
 
 
-def read(bytes data, bint chat=True):
-    """The request as a dict, or the negative ASK_ code: for tests."""
+def read(bytes data, uint32_t api=API_CHAT):
+    """The request as a dict, or the negative ASK_ code: for tests. `api`: server.Api; True is chat, False completions."""
     cdef Asked asked
-    cdef int result = ask_read(data, len(data), chat, &asked, NULL)
+    cdef int result = ask_read(data, len(data), api, &asked, NULL)
     if result != ASK_OK:
         return result
     return {
@@ -487,13 +526,13 @@ def read(bytes data, bint chat=True):
     }
 
 
-def read_blocks(bytes data, bint chat, uint32_t block_words):
+def read_blocks(bytes data, uint32_t api, uint32_t block_words):
     """For tests: the hashes of the prompt's full blocks, and the number of words hashed."""
     cdef Asked asked
     cdef Prefix prefix
     memset(&prefix, 0, sizeof(Prefix))
     prefix.block_words = block_words
-    cdef int result = ask_read(data, len(data), chat, &asked, &prefix)
+    cdef int result = ask_read(data, len(data), api, &asked, &prefix)
     hashes = [prefix.hashes[i] for i in range(prefix.count)]
     free(prefix.hashes)
     if result != ASK_OK:

@@ -14,21 +14,17 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
 from llmgen.clock cimport monotonic_ns
-from llmgen.simulator.answer cimport (
-    EVENT_BYTES,
-    HEAD_BYTES,
-    WORD_BYTES,
-    put_document,
-    put_done,
-    put_empty_finish,
-    put_error,
-    put_error_event,
-    put_event,
-    put_head,
-    put_last_chunk,
-    put_role,
-    put_stream_head,
-    put_usage_event,
+from llmgen.simulator.answer cimport EVENT_BYTES, HEAD_BYTES, WORD_BYTES, put_head, put_last_chunk, put_stream_head
+from llmgen.simulator.apis cimport (
+    opening_events,
+    put_answer,
+    put_failure,
+    put_nothing,
+    put_opening_events,
+    put_refusal,
+    put_tail,
+    put_tokens,
+    stream_type,
 )
 from llmgen.simulator.engine cimport MARK_STEP, Step
 from llmgen.simulator.http2 cimport http2_backlogged, http2_data, http2_head, http2_touch
@@ -37,7 +33,6 @@ from llmgen.simulator.server cimport (
     BACKLOG_BYTES,
     DRAW_ITL,
     DRAW_PER_EVENT,
-    FAULT_CONTENT_TYPE,
     FAULT_CUT,
     FAULT_EOF,
     FAULT_ERROR_EVENT,
@@ -181,9 +176,8 @@ cdef uint8_t* open_answer(Server* v, Stream* s) noexcept nogil:
         return v.scratch
     s.head_sent = True
     if s.number == 0:
-        return put_stream_head(v.scratch, s)
-    http2_head(v, s.conn, s.number, 200, b"application/octet-stream" if s.fault == FAULT_CONTENT_TYPE
-               else b"text/event-stream; charset=utf-8", -1, False)
+        return put_stream_head(v.scratch, s, stream_type(s))
+    http2_head(v, s.conn, s.number, 200, stream_type(s), -1, False)
     return v.scratch
 
 
@@ -194,9 +188,8 @@ cdef bint emit_head(Server* v, Stream* s) noexcept nogil:
 
 
 cdef Emitted emit_tail(Server* v, Stream* s) noexcept nogil:
-    cdef uint8_t* to = put_usage_event(v.scratch, s)
-    cdef int events = to != v.scratch
-    to = put_last_chunk(put_done(to, s), s)
+    cdef int events
+    cdef uint8_t* to = put_last_chunk(put_tail(v.scratch, s, &events), s)
     return EMIT_OVER if deliver(v, s, v.scratch, to - v.scratch, True, 0, events) == 0 else EMIT_GONE
 
 
@@ -216,15 +209,16 @@ cdef Emitted emit_event(Server* v, Stream* s, bint broken) noexcept nogil:
     cdef int events = 1
     cdef int64_t after = due_after(v, s)
     cdef uint8_t* to = open_answer(v, s)
-    if s.sent == 0 and s.chat:
-        to = put_role(to, s)
+    cdef uint32_t opening = opening_events(s) if s.sent == 0 else 0
+    if opening:
+        to = put_opening_events(to, s)
         if s.number == 0:
-            events = 2
-        elif deliver(v, s, v.scratch, to - v.scratch, False, 0, 1) < 0:
+            events += opening
+        elif deliver(v, s, v.scratch, to - v.scratch, False, 0, opening) < 0:
             return EMIT_GONE
         else:
             to = v.scratch
-    to = put_empty_finish(to, s) if s.tokens == 0 else put_event(to, s, tokens, broken)
+    to = put_nothing(to, s) if s.tokens == 0 else put_tokens(to, s, tokens, broken)
     taken(s, tokens)
     if deliver(v, s, v.scratch, to - v.scratch, False, tokens, events) < 0:
         return EMIT_GONE
@@ -251,9 +245,9 @@ cdef uint8_t* document(Server* v, Stream* s, uint8_t** buffer, size_t* size) noe
         return NULL
     body = buffer[0] + HEAD_BYTES
     if status == 500:
-        length = put_error(body, 500, b"simulated engine failure") - body
+        length = put_refusal(body, s.api, 500, b"simulated engine failure") - body
     else:
-        length = put_document(body, s) - body
+        length = put_answer(body, s) - body
     if s.fault == FAULT_MALFORMED:
         length -= 3              # without its closing braces
     if s.number > 0:
@@ -301,6 +295,7 @@ cdef bint hold_next(Server* v, Stream* s) noexcept nogil:
     cdef uint8_t* buffer
     cdef size_t size
     cdef bint held
+    cdef int events
     if not s.streaming:
         to = document(v, s, &buffer, &size)
         held = to != NULL and hold(s, to, size)
@@ -309,13 +304,13 @@ cdef bint hold_next(Server* v, Stream* s) noexcept nogil:
         s.sent = s.tokens
         return held
     to = open_answer(v, s)
-    if s.sent == 0 and s.chat:
-        to = put_role(to, s)
+    if s.sent == 0:
+        to = put_opening_events(to, s)
     s.held_tokens = event_tokens(v, s)
-    to = put_event(to, s, s.held_tokens, False) if s.tokens > 0 else put_empty_finish(to, s)
+    to = put_tokens(to, s, s.held_tokens, False) if s.tokens > 0 else put_nothing(to, s)
     taken(s, s.held_tokens)
     if s.sent == s.tokens:
-        to = put_last_chunk(put_done(put_usage_event(to, s), s), s)
+        to = put_last_chunk(put_tail(to, s, &events), s)
     return hold(s, v.scratch, to - v.scratch)
 
 
@@ -355,9 +350,9 @@ cdef Emitted emit_split(Server* v, Stream* s) noexcept nogil:
     s.after = due_after(v, s)
     s.held_tokens = event_tokens(v, s)
     to = open_answer(v, s)
-    if s.sent == 0 and s.chat:
-        to = put_role(to, s)
-    to = put_event(to, s, s.held_tokens, False)
+    if s.sent == 0:
+        to = put_opening_events(to, s)
+    to = put_tokens(to, s, s.held_tokens, False)
     taken(s, s.held_tokens)
     while cut < to and cut[0] < 0xC2:        # first byte of a longer character
         cut += 1
@@ -377,7 +372,7 @@ cdef Emitted emit_half_event(Server* v, Stream* s) noexcept nogil:
     cdef Conn* conn = s.conn
     cdef uint8_t frame[FRAME_HEADER_SIZE]
     cdef uint8_t* start = open_answer(v, s)
-    cdef uint8_t* to = put_event(start, s, event_tokens(v, s), False)
+    cdef uint8_t* to = put_tokens(start, s, event_tokens(v, s), False)
     cdef size_t half = (to - start) // 2
     if s.number > 0:
         write_frame_header(frame, <uint32_t>(to - start), FRAME_DATA, 0, s.number)
@@ -395,11 +390,11 @@ cdef Emitted emit_half_event(Server* v, Stream* s) noexcept nogil:
 
 
 cdef Emitted emit_broken_off(Server* v, Stream* s) noexcept nogil:
-    """The body ends cleanly, without finish and [DONE]; an error event is followed by [DONE], as vLLM does."""
+    """The body ends cleanly, without the end that the API promises, or after an error event."""
     cdef uint8_t* to = open_answer(v, s)
     cdef int events = 0
     if s.fault == FAULT_ERROR_EVENT:
-        to = put_done(put_error_event(to, s), s)
+        to = put_failure(to, s)
         events = 1
     to = put_last_chunk(to, s)
     return EMIT_OVER if deliver(v, s, v.scratch, to - v.scratch, True, 0, events) == 0 else EMIT_GONE

@@ -7,7 +7,8 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcmp, memcpy, memmove, memset
 
 from llmgen.clock cimport monotonic_ns
-from llmgen.simulator.answer cimport EVENT_BYTES, HEAD_BYTES, model_named, put_bytes, put_error, put_head, put_models, put_typed_error
+from llmgen.simulator.answer cimport EVENT_BYTES, HEAD_BYTES, model_named, put_bytes, put_head, put_models, put_typed_error
+from llmgen.simulator.apis cimport put_refusal
 from llmgen.simulator.body cimport (
     ASK_BAD_NUMBER,
     ASK_NO_PROMPT,
@@ -31,6 +32,12 @@ from llmgen.simulator.prefix cimport Prefix
 from llmgen.simulator.request cimport METHOD_GET, METHOD_HEAD, METHOD_POST, RequestHead, request_index
 from llmgen.simulator.seeded cimport draw, mixed
 from llmgen.simulator.server cimport (
+    API_CHAT,
+    API_COMPLETIONS,
+    API_MESSAGES,
+    API_NONE,
+    API_OLLAMA,
+    API_RESPONSES,
     DRAW_FAULT,
     DRAW_OUTPUT,
     FAULT_CLOSE,
@@ -76,6 +83,19 @@ cdef inline bint is_path(const RequestHead* head, const char* path, size_t size)
     return head.path.size == size and memcmp(head.path.data, path, size) == 0
 
 
+cdef uint32_t api_of(const RequestHead* head) noexcept nogil:
+    """The API of the path, API_NONE for others."""
+    if is_path(head, b"/v1/chat/completions", 20):
+        return API_CHAT
+    if is_path(head, b"/v1/completions", 15):
+        return API_COMPLETIONS
+    if is_path(head, b"/v1/responses", 13):
+        return API_RESPONSES
+    if is_path(head, b"/v1/messages", 12):
+        return API_MESSAGES
+    return API_OLLAMA if is_path(head, b"/api/chat", 9) else API_NONE
+
+
 cdef void send_document(Server* v, Conn* conn, const RequestHead* head, int status, const char* content_type,
                         uint8_t* buffer, uint8_t* end) noexcept nogil:
     """Answers with the body that lies HEAD_BYTES into `buffer`."""
@@ -97,7 +117,7 @@ cdef void send_document(Server* v, Conn* conn, const RequestHead* head, int stat
 
 cdef void refuse(Server* v, Conn* conn, const RequestHead* head, int status, const char* message) noexcept nogil:
     """Answers with an error document."""
-    cdef uint8_t* end = put_error(v.scratch + HEAD_BYTES, status, message)
+    cdef uint8_t* end = put_refusal(v.scratch + HEAD_BYTES, api_of(head), status, message)
     send_document(v, conn, head, status, b"application/json", v.scratch, end)
 
 
@@ -111,9 +131,9 @@ cdef const char* ask_message(int result) noexcept nogil:
     if result == ASK_NOT_OBJECT:
         return b"the body is not a JSON object"
     if result == ASK_BAD_NUMBER:
-        return b"max_tokens, max_completion_tokens and min_tokens are integers of at least 1 (min_tokens 0)"
+        return b"max_tokens, max_completion_tokens, max_output_tokens, num_predict: integers of at least 1; min_tokens: 0"
     if result == ASK_NO_PROMPT:
-        return b"messages (chat) is a list of objects, prompt (completions) a string or a list; one of them is missing"
+        return b"messages is a list of objects, prompt and input a string or a list; this API's one is missing"
     return b"the body is not JSON"
 
 
@@ -205,7 +225,7 @@ cdef bint fault_at_once(Server* v, Conn* conn, RequestHead* head, Stream* s) noe
     return True
 
 
-cdef Stream* new_stream(Server* v, Conn* conn, RequestHead* head, const Asked* asked, bint chat) noexcept nogil:
+cdef Stream* new_stream(Server* v, Conn* conn, RequestHead* head, const Asked* asked, uint32_t api) noexcept nogil:
     """The stream of a request, not started; NULL without memory. On HTTP/2 it exists already."""
     cdef Stream* s
     cdef uint64_t salt
@@ -220,7 +240,7 @@ cdef Stream* new_stream(Server* v, Conn* conn, RequestHead* head, const Asked* a
     s.key = mixed(v.seed ^ mixed((<uint64_t>s.index ^ salt) if s.index >= 0 else ~<uint64_t>s.serial))
     s.arrival = conn.stamp
     s.input_tokens = asked.input_tokens
-    s.chat = chat
+    s.api = <uint8_t>api
     s.streaming = asked.stream
     s.include_usage = asked.include_usage
     s.continuous_usage = asked.continuous_usage
@@ -253,30 +273,30 @@ cdef bint give_to_engine(Server* v, Conn* conn, RequestHead* head, Stream* s, co
     return False
 
 
-cdef int ask(Server* v, bint chat, const uint8_t* body, size_t size, Asked* asked, Prefix* prefix) noexcept nogil:
+cdef int ask(Server* v, uint32_t api, const uint8_t* body, size_t size, Asked* asked, Prefix* prefix) noexcept nogil:
     """Reads the body; with an engine also the hashes of the prompt's blocks, into memory that the server keeps."""
     cdef int result
     if v.engine == NULL or not v.engine.set.prefix_cache:
-        return ask_read(body, size, chat, asked, NULL)
+        return ask_read(body, size, api, asked, NULL)
     prefix.hashes = v.hashes
     prefix.capacity = v.hash_capacity
     prefix.block_words = v.engine.set.block_tokens
-    result = ask_read(body, size, chat, asked, prefix)
+    result = ask_read(body, size, api, asked, prefix)
     v.hashes = prefix.hashes
     v.hash_capacity = prefix.capacity
     return result
 
 
-cdef void generate(Server* v, Conn* conn, RequestHead* head, bint chat, const uint8_t* body,
+cdef void generate(Server* v, Conn* conn, RequestHead* head, uint32_t api, const uint8_t* body,
                    size_t size) noexcept nogil:
-    """A chat or completions request: refused, or a stream that is started."""
+    """A request for an answer: refused, or a stream that is started."""
     cdef Asked asked
     cdef Stream* s
     cdef Model* model = &v.models[0]
     cdef Prefix prefix
     cdef int result
     memset(&prefix, 0, sizeof(Prefix))
-    result = ask(v, chat, body, size, &asked, &prefix)
+    result = ask(v, api, body, size, &asked, &prefix)
     if result != ASK_OK:
         refuse(v, conn, head, 400, ask_message(result))
         return
@@ -285,7 +305,7 @@ cdef void generate(Server* v, Conn* conn, RequestHead* head, bint chat, const ui
         if model == NULL:
             refuse(v, conn, head, 404, b"this model does not exist here")
             return
-    s = new_stream(v, conn, head, &asked, chat)
+    s = new_stream(v, conn, head, &asked, api)
     if s == NULL:
         refuse(v, conn, head, 503, b"out of memory")
         return
@@ -309,7 +329,7 @@ cdef void tell_models(Server* v, Conn* conn, const RequestHead* head) noexcept n
     if buffer == NULL:
         refuse(v, conn, head, 503, b"out of memory")
         return
-    send_document(v, conn, head, 200, b"application/json", buffer, put_models(buffer + HEAD_BYTES, v))
+    send_document(v, conn, head, 200, b"application/json", buffer, put_models(buffer + HEAD_BYTES, v, is_path(head, b"/api/tags", 9)))
     free(buffer)
 
 
@@ -354,16 +374,16 @@ cdef bint engine_page(Server* v, Conn* conn, const RequestHead* head) noexcept n
 
 cdef bint route(Server* v, Conn* conn, RequestHead* head, const uint8_t* body, size_t size) noexcept nogil:
     """Answers a whole request, or starts the stream that will; False: the connection takes no further request."""
-    cdef bint chat = is_path(head, b"/v1/chat/completions", 20)
+    cdef uint32_t api = api_of(head)
     v.requests += 1
-    if chat or is_path(head, b"/v1/completions", 15):
+    if api != API_NONE:
         if head.method == METHOD_POST:
-            generate(v, conn, head, chat, body, size)
+            generate(v, conn, head, api, body, size)
         else:
             refuse(v, conn, head, 405, b"this path wants POST")
     elif v.engine != NULL and engine_page(v, conn, head):
         pass
-    elif is_path(head, b"/v1/models", 10):
+    elif is_path(head, b"/v1/models", 10) or is_path(head, b"/api/tags", 9):
         if head.method == METHOD_GET or head.method == METHOD_HEAD:
             tell_models(v, conn, head)
         else:

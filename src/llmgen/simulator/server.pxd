@@ -103,6 +103,15 @@ cdef struct Conn
 cdef struct Server
 
 
+cdef enum Api:
+    API_COMPLETIONS = 0
+    API_CHAT = 1
+    API_RESPONSES = 2
+    API_MESSAGES = 3
+    API_OLLAMA = 4
+    API_NONE = 5
+
+
 cdef struct Incoming:            # an HTTP/2 request that is not complete yet
     uint8_t* body
     size_t size
@@ -143,7 +152,7 @@ cdef struct Stream:
     uint8_t fault
     uint8_t framing
     uint8_t armed                # the fault has not struck yet
-    uint8_t chat
+    uint8_t api                  # Api
     uint8_t streaming
     uint8_t include_usage
     uint8_t continuous_usage

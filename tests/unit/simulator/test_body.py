@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from llmgen.simulator import body
 
 NOT_JSON, NOT_OBJECT, BAD_NUMBER, NO_PROMPT = -1, -2, -3, -4
+COMPLETIONS, CHAT, RESPONSES, MESSAGES_API, OLLAMA = range(5)  # server.Api
 MESSAGES = [{"role": "user", "content": "hello"}]
 
 
@@ -83,7 +84,7 @@ def test_words_are_counted(content: object, words: int, ascii_only: bool) -> Non
 
 @pytest.mark.parametrize(("prompt", "tokens"), [("a b c", 3), (["a b", "c"], 3), ([1, 2, 3, 4], 4), ([[1, 2], [3]], 3)])
 def test_prompts_of_completions(prompt: object, tokens: int) -> None:
-    asked = body.read(json.dumps({"prompt": prompt}).encode(), chat=False)
+    asked = body.read(json.dumps({"prompt": prompt}).encode(), api=COMPLETIONS)
     assert isinstance(asked, dict)
     assert asked["input_tokens"] == tokens
 
@@ -148,6 +149,39 @@ def test_broken_json_is_refused_as_msgspec_refuses_it(data: st.DataObject) -> No
         assert asked != NOT_JSON
     else:
         assert not isinstance(asked, dict)
+
+
+@pytest.mark.parametrize(
+    ("api", "request_", "wanted"),
+    [
+        (RESPONSES, {"input": "a b c", "max_output_tokens": 9, "stream": True}, (3, 9, True)),
+        (RESPONSES, {"input": [{"role": "user", "content": [{"type": "input_text", "text": "a b"}]}]}, (2, -1, False)),
+        (MESSAGES_API, {"messages": MESSAGES, "max_tokens": 5, "stream": True}, (1, 5, True)),
+        (OLLAMA, {"messages": MESSAGES, "options": {"seed": 1, "num_predict": 7}}, (1, 7, True)),
+        (OLLAMA, {"messages": MESSAGES, "stream": False, "options": None}, (1, -1, False)),
+        # what another API calls it is nothing here
+        (OLLAMA, {"messages": MESSAGES, "num_predict": 7, "max_output_tokens": 7}, (1, -1, True)),
+        (CHAT, {"messages": MESSAGES, "options": {"num_predict": 7}, "input": "a b"}, (1, -1, False)),
+    ],
+)
+def test_the_other_apis(api: int, request_: object, wanted: tuple[int, int, bool]) -> None:
+    asked = body.read(json.dumps(request_).encode(), api)
+    assert isinstance(asked, dict)
+    assert (asked["input_tokens"], asked["max_tokens"], asked["stream"]) == wanted
+
+
+@pytest.mark.parametrize(
+    ("api", "request_", "code"),
+    [
+        (RESPONSES, {"prompt": "a"}, NO_PROMPT),
+        (RESPONSES, {"input": 5}, NO_PROMPT),
+        (RESPONSES, {"input": "a", "max_output_tokens": 0}, BAD_NUMBER),
+        (MESSAGES_API, {"input": "a"}, NO_PROMPT),
+        (OLLAMA, {"messages": MESSAGES, "options": {"num_predict": "x"}}, BAD_NUMBER),
+    ],
+)
+def test_what_the_other_apis_refuse(api: int, request_: object, code: int) -> None:
+    assert body.read(json.dumps(request_).encode(), api) == code
 
 
 def blocks(content: object, chat: bool = True, words: int = 2) -> list[int]:
