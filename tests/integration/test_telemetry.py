@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -145,3 +146,56 @@ def test_three_sources_together(endpoint: Endpoint, offer: Offer) -> None:
     assert both is not None
     assert np.nanmax(both.v) == 2 * alone[0]
     assert [gpu for gpu in readings.gpus if readings.gauge("gpu_util", gpu) is not None] == [(2, "0"), (2, "1")]
+
+
+def test_the_engine_s_own_figures_agree_with_ours(serve: Callable[..., Endpoint], offer: Offer) -> None:
+    engine = serve(engine="tiny")
+    result = offer(
+        engine.url,
+        **{
+            "telemetry": ({"url": f"{engine.url}/metrics", "every": 0.2}, {"url": f"{engine.url}/dcgm/metrics"}),
+            "load.rate": 40.0,
+            "load.requests": 80,
+        },
+    )
+    server = result.summary.server
+    assert server is not None
+    assert [source.family for source in server.sources] == ["vllm", "dcgm"]
+    told = server.against["ttft"]
+    assert told.server_n == pytest.approx(told.client_n, abs=2)
+    assert told.added_ms > -0.1
+    assert server.counters["output_tokens"].per_s == pytest.approx(
+        result.summary.throughput.output_tokens_per_s, rel=0.2
+    )
+    assert 0 <= server.gauges["gpu_util"].mean <= 1
+
+
+def test_a_server_that_restarts_is_told_with_its_time(serve: Callable[..., Endpoint], offer: Offer) -> None:
+    first = serve(engine="tiny")
+    port = int(first.url.rpartition(":")[2])
+
+    def restart() -> None:
+        time.sleep(1.0)  # of the load; the run itself lasts three
+        first.stop()
+        serve(engine="tiny", port=port)
+
+    thread = threading.Thread(target=restart)
+    thread.start()
+    result = offer(
+        first.url,
+        **{
+            "telemetry": ({"url": f"{first.url}/metrics", "every": 0.1},),
+            "load.rate": 20.0,
+            "load.requests": 160,
+            "load.duration": 8.0,
+        },
+    )
+    thread.join(30)
+    server = result.summary.server
+    assert server is not None
+    kinds = [mark.kind for mark in server.marks]
+    assert kinds.count("restart") == 1
+    assert "unreachable" in kinds
+    assert "server-restarted" in {finding.rule for finding in result.summary.diagnosis}
+    # what the old process had counted is not lost, and not counted as a fall
+    assert 0 < server.counters["finished"].increase <= 160
