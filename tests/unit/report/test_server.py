@@ -31,7 +31,8 @@ def made(directory: Path, values: Values | None = SERVER, **more: Any) -> Run:
     if values is not None:
         writer = write_telemetry(directory, values, seconds=10, **more)
         write_telemetry(
-            directory, {"gpu_util[0]": lambda t: 0.9, "gpu_util[1]": lambda t: 0.4, "gpu_xid[1]": lambda t: 79.0 * (t > 3)},
+            directory,
+            {"gpu_util[0]": lambda t: 0.9, "gpu_util[1]": lambda t: 0.4, "gpu_xid[1]": lambda t: 79.0 * (t > 3)},
             seconds=10, family="dcgm", number=1, writer=writer,
         ).close()  # fmt: skip
     rows = request_rows(100)
@@ -43,7 +44,7 @@ def test_the_terminal_says_what_the_server_said(tmp_path: Path) -> None:
     shown = text.render(summarise(run), run.info, width=100)
     section = " ".join(shown.split("SERVER")[1].split("\n\n")[0].split())
     assert "vllm, dcgm: 40 readings, 2 failed" in section
-    assert re.search(r"requests 14\.\d \(at most 20\.0\) running, 0 \(at most 0\) waiting, 20 failed", section)
+    assert re.search(r"requests 14\.\d \(at most 20\.0\) running, 0 \(at most 0\) waiting, 29 failed", section)
     assert re.search(r"KV cache 2\d(\.\d)? % in use \(at most 50 %\), \d\d preemptions", section)
     assert "64.0 tokens an iteration" in section
     assert "TTFT 30.0 ms by the server, 50.0 by us: 20.0 ms between (means)" in section
