@@ -25,7 +25,7 @@ def test_every_key_with_a_flag_is_documented() -> None:
 
 def test_every_flag_with_a_key_is_an_option() -> None:
     options = {param.opts[0] for param in run_command.params if param.opts[0].startswith("--")}
-    of_the_display = {"--progress", "--quiet", "--json", "--log-json", "--metrics-as", "--junit"}
+    of_the_display = {"--progress", "--quiet", "--json", "--log-json", "--metrics-as", "--junit", "--listen-metrics"}
     assert options == set(FLAGS.values()) | of_the_display
 
 

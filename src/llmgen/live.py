@@ -39,18 +39,48 @@ class Snapshot:
         self.histograms = histograms  # (metrics, buckets), cumulative
 
 
+class LiveHistograms:
+    """The workers' histograms as they are written, mapped once; a worker that has none yet is left out."""
+
+    def __init__(self, directory: Path, workers: int, classes: int) -> None:
+        self.workers = workers
+        self._directory = directory
+        self._classes = classes
+        self._maps: dict[int, np.ndarray] = {}
+        self._middles_s = bucket_middles_ns() / 1e9
+
+    def read(self) -> np.ndarray | None:
+        """Counts of all workers and classes so far, int64 (metrics, buckets); None before there are any."""
+        total: np.ndarray | None = None
+        for number in range(self.workers):
+            mapped = self._maps.get(number)
+            if mapped is None:
+                try:
+                    with (self._directory / f"worker-{number}" / "histograms.live").open("rb") as file:
+                        content = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
+                except (OSError, ValueError):
+                    continue
+                shape = (2 * self._classes, len(Histogram), HISTOGRAM_BUCKETS)
+                mapped = self._maps[number] = np.frombuffer(content, "<u4").reshape(shape)
+            counts = mapped.sum(axis=0, dtype=np.int64)
+            total = counts if total is None else total + counts
+        return total
+
+    def total_s(self, counts: np.ndarray) -> float:
+        """Sum of the values in seconds, each as its bucket's middle."""
+        return float(counts @ self._middles_s)
+
+
 class LiveView:
     """Draws on a terminal, or writes a plain line now and then. Every method returns at once."""
 
-    def __init__(self, directory: Path, workers: int, classes: int, title: str, duration_s: float | None) -> None:
-        self._directory = directory
-        self._workers = workers
-        self._classes = classes
+    def __init__(self, histograms: LiveHistograms, title: str, duration_s: float | None) -> None:
+        self._workers = histograms.workers
+        self._histograms = histograms
         self._title = title
         self._duration_s = duration_s
         self._started: float | None = None
         self._history: deque[Snapshot] = deque()
-        self._maps: dict[int, np.ndarray] = {}
         self._console = Console(stderr=True, highlight=False)
         self._live: Live | None = None
         self._last_draw = 0.0
@@ -73,7 +103,7 @@ class LiveView:
         if now - self._last_draw < (REFRESH_S if self._live is not None else PLAIN_EVERY_S):
             return
         self._last_draw = now
-        self._history.append(Snapshot(counters, self._read_histograms()))
+        self._history.append(Snapshot(counters, self._histograms.read()))
         while len(self._history) > 2 and now - self._history[1].t >= WINDOW_S:
             self._history.popleft()
         try:
@@ -86,22 +116,6 @@ class LiveView:
             self.stop()  # the terminal is gone; the run is not
 
     # -- figures ---------------------------------------------------------------------------------------------------
-
-    def _read_histograms(self) -> np.ndarray | None:
-        total: np.ndarray | None = None
-        for number in range(self._workers):
-            mapped = self._maps.get(number)
-            if mapped is None:
-                try:
-                    with (self._directory / f"worker-{number}" / "histograms.live").open("rb") as file:
-                        content = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
-                except (OSError, ValueError):
-                    continue
-                shape = (2 * self._classes, len(Histogram), HISTOGRAM_BUCKETS)
-                mapped = self._maps[number] = np.frombuffer(content, "<u4").reshape(shape)
-            counts = mapped.sum(axis=0, dtype=np.int64)
-            total = counts if total is None else total + counts
-        return total
 
     def _percentiles_ms(self, metric: Histogram, probabilities: tuple[float, ...]) -> list[float] | None:
         newest, oldest = self._history[-1].histograms, self._history[0].histograms

@@ -33,7 +33,8 @@ from llmgen.columns import REQUEST_DTYPE, Status
 from llmgen.config import RunConfig, redact
 from llmgen.control import ControlBlock
 from llmgen.errors import DiskError
-from llmgen.live import LiveView
+from llmgen.exporter import exporting
+from llmgen.live import LiveHistograms, LiveView
 from llmgen.logs import log, set_up_log
 from llmgen.metrics.figures import Summary
 from llmgen.metrics.summary import summarise, write_summary
@@ -88,11 +89,13 @@ def run(
     json_out: bool = False,
     log_json: bool = False,
     directory: Path | None = None,
+    listen_metrics: str | None = None,
 ) -> Result:
     """Offers the load, records, reports.
 
     progress: the live view, plain lines where standard error is no terminal; None: unless quiet or json_out.
     directory: a fresh one of the caller's; None: one in `out`, named by time and name.
+    listen_metrics: HOST:PORT where Prometheus may read the counters during the run.
     Raises ConfigError and TargetError before any load is sent, WorkerError if no worker could start; everything later
     is in the result.
     """
@@ -114,7 +117,8 @@ def run(
         raise as_disk_error(error, directory) from None
     show = not quiet and not json_out if progress is None else progress
     try:
-        controller.load(show)
+        with exporting(listen_metrics, controller.control.counters, controller.live_histograms(), controller.info):
+            controller.load(show)
     except BaseException as error:
         controller.give_up()
         raise as_disk_error(error, directory) from None
@@ -295,7 +299,10 @@ class Controller:
             span = self.plan.last_due_ns / NS
         where = ", ".join(one.url for one in self.prepared.targets)
         title = f"{self.plan.schedule.describe()} → {where}"
-        return LiveView(self.directory, self.count, len(self.plan.classes), title, span)
+        return LiveView(self.live_histograms(), title, span)
+
+    def live_histograms(self) -> LiveHistograms:
+        return LiveHistograms(self.directory, self.count, len(self.plan.classes))
 
     def give_up(self) -> None:
         """After an exception: no load may go on, no process may stay."""

@@ -27,6 +27,7 @@ from llmgen.cli.report import PROFILES, show_result
 from llmgen.cli.suite import show_suite
 from llmgen.config import FLAGS, RunConfig, load_config, merge
 from llmgen.decoding import Cut, Seconds
+from llmgen.errors import ConfigError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -176,6 +177,8 @@ Exit codes: 0 done, 1 bug, 2 usage or configuration, 3 an objective missed,
         "vllm, aiperf, guidellm, inference-perf or mlperf.")  # fmt: skip
 @output("--junit", type=click.Path(path_type=Path), metavar="FILE", help="Objectives as JUnit XML, for CI systems.")
 @output("--log-json", is_flag=True, help="Logs as JSON lines on stderr.")
+@output("--listen-metrics", metavar="HOST:PORT", help="Let Prometheus read the counters during the run, at "
+        "http://HOST:PORT/metrics. Without a host: loopback.")  # fmt: skip
 @click.pass_context
 def run_command(ctx: click.Context, /, config: Path | None, **_: Any) -> int:
     """Offer load to an endpoint, record every token, report.
@@ -197,9 +200,10 @@ def run_command(ctx: click.Context, /, config: Path | None, **_: Any) -> int:
     }
     if is_suite(merged):
         suite = run_suite(merged, **settings)
+        refuse_for_suites(shown)
         show_suite(suite.directory, as_json=shown["as_json"], quiet=shown["quiet"])
         return suite.exit_code
-    result = run(merged, **settings)
+    result = run(merged, **settings, listen_metrics=shown["listen_metrics"])
     return show_result(
         result,
         Path(result.directory),
@@ -211,6 +215,13 @@ def run_command(ctx: click.Context, /, config: Path | None, **_: Any) -> int:
 
 
 def given_keys(ctx: click.Context) -> dict[str, Any]:
+def refuse_for_suites(shown: dict[str, Any]) -> None:
+    """What belongs to one run."""
+    for name, flag in (("metrics_as", "--metrics-as"), ("junit", "--junit"), ("listen_metrics", "--listen-metrics")):
+        if shown[name] is not None:
+            raise ConfigError(f"{flag}: is for a single run; llmgen report and compare take each run of a suite")
+
+
     """The configuration keys of the flags that stand on the command line."""
     found = {}
     for param in ctx.command.params:

@@ -130,11 +130,22 @@ def vllm(m: Measurements) -> Profile:
     TTFT: first event with `choices`, role-only too, − send. E2E: last event with `choices` − send.
     TPOT: (E2E − TTFT) / (n − 1), for n > 1. ITL: gaps of all events with `choices`, pooled, each counted once.
     """
+    s, values = _vllm(m)
+    return _made("vllm", s, [], **values)
+
+
+def vllm_values(m: Measurements) -> dict[str, np.ndarray]:
+    """The values behind the profile `vllm` in ns, for the file that it writes; a name without values is left out."""
+    _, values = _vllm(m)
+    return {name: array[~np.isnan(array)] for name, array in values.items() if array is not None}
+
+
+def _vllm(m: Measurements) -> tuple[_Streams, dict[str, np.ndarray | None]]:
     s = _streams(m, has_choices, "first_event", "last_token")
     send, n = m.requests["send"][s.rows], m.requests["output_tokens"][s.rows].astype(np.int64)
     ttft, e2e = _from(s, s.first, send), _from(s, s.last, send)
     itl = None if s.gaps is None else s.gaps.astype(np.float64)
-    return _made("vllm", s, [], ttft=ttft, tpot=_over(e2e - ttft, n - 1), itl=itl, e2el=e2e)
+    return s, {"ttft": ttft, "tpot": _over(e2e - ttft, n - 1), "itl": itl, "e2el": e2e}
 
 
 def aiperf(m: Measurements) -> Profile:

@@ -45,11 +45,24 @@ def sides(path: Path) -> list[Side]:
         m = Measurements(open_run(path))
         return [Side(path.name, summary_of(m), m)]
     if path.is_dir() and (path / "suite.json").exists():
-        runs = sorted(one.parent for one in path.glob("*/run.json"))
-        if not runs:
-            raise RecordError(f"{path}: a suite without a run")
-        return [Side(f"{path.name}/{one.name}", *_measured(one)) for one in runs]
+        return [Side(f"{path.name}/{name}", *_measured(run)) for name, run in _runs_of(path).items()]
     return [Side(path.name if path.is_dir() else path.stem, read_summary(path))]
+
+
+def _runs_of(suite: Path) -> dict[str, Path]:
+    """The complete runs of a suite by their number, their last try. Raises RecordError for a suite without any."""
+    try:
+        told = msgspec.json.decode((suite / "suite.json").read_bytes())
+    except (OSError, ValueError) as error:  # msgspec.DecodeError and UnicodeDecodeError are ValueErrors
+        raise RecordError(f"{suite}/suite.json: unreadable ({error})") from None
+    runs = told.get("runs") if isinstance(told, dict) else None
+    names = [
+        str(run.get("directory")) for run in runs or () if isinstance(run, dict) and run.get("state") == "complete"
+    ]
+    found = {name.partition("-")[0]: suite / name for name in names if (suite / name / "run.json").exists()}
+    if not found:
+        raise RecordError(f"{suite}: a suite without a complete run")
+    return dict(sorted(found.items()))
 
 
 def _measured(path: Path) -> tuple[Any, Measurements]:

@@ -54,13 +54,18 @@ def export(run: Run, format: str, out: IO[str]) -> int:
 
 def records(run: Run) -> Iterator[dict[str, Any]]:
     """One dict a request, all with the same keys in the same order."""
-    rows = run.requests
-    start = int(run.info.get("start_ns") or (rows["due"].min() if len(rows) else 0))
-    for at in range(0, len(rows), BLOCK_ROWS):
-        columns = _columns(run, rows[at : at + BLOCK_ROWS], start)
+    for columns in blocks(run):
         names = list(columns)
         for values in zip(*columns.values(), strict=True):
             yield dict(zip(names, values, strict=True))
+
+
+def blocks(run: Run) -> Iterator[dict[str, list[Any]]]:
+    """The same as columns of at most BLOCK_ROWS requests; at least one block, so that the names are known."""
+    rows = run.requests
+    start = int(run.info.get("start_ns") or (rows["due"].min() if len(rows) else 0))
+    for at in range(0, max(len(rows), 1), BLOCK_ROWS):
+        yield _columns(run, rows[at : at + BLOCK_ROWS], start)
 
 
 def _columns(run: Run, rows: np.ndarray, start: int) -> dict[str, list[Any]]:

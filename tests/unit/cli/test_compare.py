@@ -104,7 +104,9 @@ def test_suites_are_paired_by_the_names_of_their_runs(
     for suite, names in (("a", ("0001", "0002")), ("b", ("0002", "0001", "0003"))):
         for name in names:
             shutil.copytree(folder / ("base" if suite == "a" or name == "0001" else "slow"), tmp_path / suite / name)
-        (tmp_path / suite / "suite.json").write_text("{}")
+        runs = [{"directory": name, "state": "complete"} for name in names]
+        runs.append({"directory": "0009", "state": "running"})
+        (tmp_path / suite / "suite.json").write_text(json.dumps({"runs": runs}))
     assert call(tmp_path / "a", tmp_path / "b", "--fail-on", "ttft_p95:5%") == 3
     out = capfd.readouterr().out
     assert re.findall(r"COMPARE +(\S+) → (\S+)", out) == [("a/0001", "b/0001"), ("a/0002", "b/0002")]

@@ -139,8 +139,9 @@ def test_a_ramp(fake: FakeRun) -> None:
 
 
 def test_what_is_shown_is_passed_on(fake: FakeRun) -> None:
-    run("--no-progress", "--log-json")
-    assert fake.shown == {"progress": False, "quiet": True, "json_out": False, "log_json": True}
+    run("--no-progress", "--log-json", "--listen-metrics", "127.0.0.1:9464")
+    shown = {"progress": False, "quiet": True, "json_out": False, "log_json": True, "listen_metrics": "127.0.0.1:9464"}
+    assert fake.shown == shown
 
 
 @pytest.mark.parametrize(
