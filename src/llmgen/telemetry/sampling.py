@@ -120,8 +120,10 @@ class Sampler:
         for thread in self._threads:
             thread.finish()
         for thread in self._threads:
-            thread.join(max(0.0, until - time.monotonic()))
-        for thread in self._threads:
+            if thread.ident is None:
+                thread.source.close()  # the run ended before its start
+            else:
+                thread.join(max(0.0, until - time.monotonic()))
             if thread.is_alive():
                 thread.source.abort()
         if self._writer is not None:
