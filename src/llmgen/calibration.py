@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
 import ssl
 import time
 from collections.abc import Mapping
@@ -36,6 +37,9 @@ def tokens_of_server(
 ) -> Tokens:
     """The words that are one token each to this server. ConfigError if it does not tell, TargetError if it is gone."""
     with preflight.connected(target, config.client.timeouts.connect, context) as stream:
+        if stream.family != socket.AF_UNIX:
+            # Head and body are two writes: without it each question would wait for a delayed acknowledgement.
+            stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         asker = _Asker(stream, target, path, headers, model)
         template = config.workload.template_tokens
         if template is None:

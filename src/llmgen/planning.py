@@ -256,7 +256,10 @@ def sources_of(requests: Requests, prompts: SyntheticPrompts, static: StaticByte
         key = f"workload.mix.{one.name}.data" if requests.config.workload.mix else "workload.data"
         if one.data is not None:
             messages = requests.dialect.prompt_field == "messages"
-            data = Dataset(one.data, key, prompts, static, messages=messages, count=requests.tokens.count)
+            system = requests.dialect.name != "messages"  # Anthropic's has a field for it
+            data = Dataset(
+                one.data, key, prompts, static, messages=messages, system=system, count=requests.tokens.count
+            )
             found[number] = requests.mix.data[number] = data
         elif one.prefix is not None:
             found[number] = SharedPrefixes(one.prefix, one.name, prompts, static)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -49,3 +50,8 @@ def test_an_example_is_planned_as_it_stands(example: Path) -> None:
     done = run_command("plan", example, "--url", "http://127.0.0.1:9", cwd=ROOT)
     assert done.returncode == 0, done.stderr
     assert " requests over " in done.stdout
+
+
+def test_the_document_names_every_example_of_ours() -> None:
+    named = set(re.findall(r"examples/([\w-]+)\.yaml", (ROOT / "docs" / "workloads.md").read_text()))
+    assert named - {"NAME"} == {path.stem for path in EXAMPLES}

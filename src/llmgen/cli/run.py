@@ -93,7 +93,8 @@ Exit codes: 0 done, 1 bug, 2 usage or configuration, 3 an objective missed,
 @target("--ca", metavar="FILE", help="Certificates to trust, instead of the system's.")
 @target("--cert", metavar="FILE", help="Client certificate.")
 @target("--key", metavar="FILE", help="Its private key.")
-@load("--arrival", metavar="NAME", help="constant, poisson, gamma:CV, weibull:SHAPE or closed.  [default: poisson]")
+@load("--arrival", metavar="NAME", help="constant, poisson, gamma:CV, weibull:SHAPE, onoff:ON,OFF, "
+      "mmpp:RATIO,HIGH,LOW or closed.  [default: poisson]")  # fmt: skip
 @load("--rate", metavar="R", help="Requests per second over all workers; A..B ramps; inf: all "
       "at once.  [default: 1]")  # fmt: skip
 @load("--concurrency", type=int, metavar="N", help="Closed loop of N slots, each sending when its answer has ended.")
@@ -176,9 +177,9 @@ Exit codes: 0 done, 1 bug, 2 usage or configuration, 3 an objective missed,
 @output("--metrics-as", metavar="NAME", type=click.Choice(PROFILES), help="Also by the definitions of another tool: "
         "vllm, aiperf, guidellm, inference-perf or mlperf.")  # fmt: skip
 @output("--junit", type=click.Path(path_type=Path), metavar="FILE", help="Objectives as JUnit XML, for CI systems.")
-@output("--log-json", is_flag=True, help="Logs as JSON lines on stderr.")
 @output("--listen-metrics", metavar="HOST:PORT", help="Let Prometheus read the counters during the run, at "
         "http://HOST:PORT/metrics. Without a host: loopback.")  # fmt: skip
+@output("--log-json", is_flag=True, help="Logs as JSON lines on stderr.")
 @click.pass_context
 def run_command(ctx: click.Context, /, config: Path | None, **_: Any) -> int:
     """Offer load to an endpoint, record every token, report.
@@ -199,8 +200,8 @@ def run_command(ctx: click.Context, /, config: Path | None, **_: Any) -> int:
         "log_json": shown["log_json"],
     }
     if is_suite(merged):
-        suite = run_suite(merged, **settings)
         refuse_for_suites(shown)
+        suite = run_suite(merged, **settings)
         show_suite(suite.directory, as_json=shown["as_json"], quiet=shown["quiet"])
         return suite.exit_code
     result = run(merged, **settings, listen_metrics=shown["listen_metrics"])
@@ -214,7 +215,6 @@ def run_command(ctx: click.Context, /, config: Path | None, **_: Any) -> int:
     )
 
 
-def given_keys(ctx: click.Context) -> dict[str, Any]:
 def refuse_for_suites(shown: dict[str, Any]) -> None:
     """What belongs to one run."""
     for name, flag in (("metrics_as", "--metrics-as"), ("junit", "--junit"), ("listen_metrics", "--listen-metrics")):
@@ -222,6 +222,7 @@ def refuse_for_suites(shown: dict[str, Any]) -> None:
             raise ConfigError(f"{flag}: is for a single run; llmgen report and compare take each run of a suite")
 
 
+def given_keys(ctx: click.Context) -> dict[str, Any]:
     """The configuration keys of the flags that stand on the command line."""
     found = {}
     for param in ctx.command.params:

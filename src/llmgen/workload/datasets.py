@@ -292,7 +292,8 @@ _READERS: Final[dict[str, Callable[[_Source], Iterator[Record]]]] = {
 class Dataset:
     """The prompts of one class, in static.bin as the values of the body's prompt field.
 
-    `messages`: whether the API takes messages; else the prompt is one text.
+    `messages`: whether the API takes messages; else the prompt is one text. `system`: whether one of them may be the
+    system's.
     """
 
     def __init__(
@@ -303,6 +304,7 @@ class Dataset:
         static: StaticBytes,
         *,
         messages: bool,
+        system: bool,
         count: Count | None,
     ) -> None:
         self._prompts, self._data = prompts, data
@@ -311,6 +313,12 @@ class Dataset:
         total = 0
         for number, record in enumerate(records(data, key), 1):
             before, after = _value(record, messages)
+            roles = [m["role"] for m in record.prompt] if isinstance(record.prompt, list) else []
+            if messages and not system and "system" in roles:
+                raise ConfigError(
+                    f"{key}.file={data.file!r}: record {number} has a system message, which this API takes in a field "
+                    "of its own; take it out and add it with --body"
+                )
             if data.unique and messages and not before.endswith(b'"'):
                 raise ConfigError(
                     f"{key}.unique: record {number} begins with a list of parts, before which no word can be put"

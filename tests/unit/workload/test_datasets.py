@@ -174,6 +174,11 @@ def test_an_api_without_messages_gets_their_text(tmp_path: Path) -> None:
     assert [body["prompt"] for _, body in found] == ['be "brief"\n\nünder\nline', "just text", "seen"]
 
 
+def test_an_api_without_system_messages_says_so(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="record 1 has a system message"):
+        planned(tmp_path, Workload(data=Data(file=written(tmp_path, MESSAGES, "d.jsonl"))), api="messages")
+
+
 def test_unique_puts_a_word_before_each(tmp_path: Path) -> None:
     data = Data(file=written(tmp_path, "same\n", "d.txt"), unique=True)
     found = planned(tmp_path, Workload(data=data), requests=50)

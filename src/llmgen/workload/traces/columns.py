@@ -99,10 +99,10 @@ def _csv_tables(path: Path, place: Place, columns: Mapping[str, str]) -> Iterato
 def _cut(lines: list[bytes], width: int, where: Mapping[str, int], place: Place) -> Table:
     """The named columns of a block of CSV rows; each line is a row of its own."""
     try:
-        rows = list(csv.reader([line.decode("utf-8", "replace") for line in lines], strict=True))
+        rows = list(csv.reader(b"\n".join(lines).decode("utf-8", "replace").split("\n"), strict=True))
     except csv.Error:
         rows = []
-    if len(rows) != len(lines) or any(len(row) != width for row in rows):
+    if len(rows) != len(lines) or set(map(len, rows)) != {width}:
         for number, line in enumerate(lines, place.rows + 1):
             try:
                 found = list(csv.reader([line.decode("utf-8", "replace")], strict=True))
@@ -113,7 +113,8 @@ def _cut(lines: list[bytes], width: int, where: Mapping[str, int], place: Place)
             if len(found[0]) != width:
                 place.refuse(number, line, f"{len(found[0])} columns instead of the header's {width}")
         place.refuse(place.rows + 1, lines[0], "no CSV of one row a line")
-    return {ours: [row[at] for row in rows] for ours, at in where.items()}
+    columns = list(zip(*rows, strict=True))
+    return {ours: list(columns[at]) for ours, at in where.items()}
 
 
 def _json_tables(path: Path, place: Place, columns: Mapping[str, str]) -> Iterator[tuple[Table, list[bytes]]]:
@@ -142,7 +143,7 @@ def _lengths(values: list[Any], name: str, lines: list[bytes], place: Place) -> 
     """Whole numbers of tokens; 12.0 is one, too (columns that were written as floats)."""
     try:
         found = np.array([int(value) for value in values], np.int64)
-        exact = all(isinstance(value, (int, str)) for value in values)
+        exact = {int, str}.issuperset(map(type, values))  # a float would have lost its fraction, true be 1
         if exact and found.min() >= 0 and found.max() <= MAX_TOKENS:
             return found
     except (ValueError, TypeError, OverflowError):
@@ -170,12 +171,13 @@ def _number(value: Any) -> Decimal | None:
 
 def times(values: list[Any], unit_ns: int | None, lines: list[bytes], place: Place) -> Ints:
     """Times in ns, from numbers or from dates and times."""
-    if all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values):
+    kinds = set(map(type, values))
+    if kinds <= {int, float}:
         try:
             return times_ns(values, unit_ns or NS, lines, place)
         except OverflowError:
             pass  # the row is named below
-    elif all(isinstance(value, str) and len(value) <= DOUBLE_DIGITS for value in values):
+    elif kinds == {str} and max(map(len, values)) <= DOUBLE_DIGITS:
         try:
             return times_ns([int(v) if v.isdigit() else float(v) for v in values], unit_ns or NS, lines, place)
         except (ValueError, OverflowError):
