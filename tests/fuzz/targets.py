@@ -93,6 +93,42 @@ def run_sse(data: bytes, rng: Random) -> Signature:
     return len(whole[0]), whole[1], whole[2], len({event.type for event in whole[0]})
 
 
+# ---- ndjson
+
+NDJSON_TOKENS = (b"\n", b"\r\n", b"\n\n", b"\r", b" ", b"\t", b'{"a":1}', b'"\\n"', b"[]", b"\0", b"\xe2\x82\xac")
+
+
+def generate_ndjson(rng: Random) -> bytes:
+    lines = [
+        rng.choice((b"", b" ", b"\t")) + rng.randbytes(rng.randrange(12)).hex().encode() + rng.choice((b"\n", b"\r\n"))
+        for _ in range(rng.randrange(1, 8))
+    ]
+    return b"".join(lines)[: -rng.randrange(1, 3) if rng.random() < 0.3 else None]
+
+
+def run_ndjson(data: bytes, rng: Random) -> Signature:
+    from llmgen.wire import ndjson
+
+    limit = rng.choice((1 << 20, 1 << 20, 16, 100))
+
+    def read(pieces: Sequence[bytes]) -> tuple[list[bytes], str, bytes | None]:
+        parser = ndjson.Parser(max_line_bytes=limit)
+        lines: list[bytes] = []
+        try:
+            for piece in pieces:
+                lines += exact.call(parser.feed, piece)
+        except ndjson.Error as error:
+            return lines + error.lines, str(error), parser.close()
+        return lines, "", parser.close()
+
+    whole = read([data])
+    same("cut otherwise", whole, read(cut(rng, data)))
+    if not whole[1]:
+        *complete, last = (line.strip(b" \r\t") for line in data.split(b"\n"))
+        same("against split", whole, ([line for line in complete if line], "", last or None))
+    return len(whole[0]), whole[1], whole[2] is not None
+
+
 # ---- http1
 
 HTTP1_TOKENS = (
@@ -502,6 +538,7 @@ TARGETS = {
     target.name: target
     for target in (
         Target("sse", SSE_TOKENS, generate_sse, run_sse),
+        Target("ndjson", NDJSON_TOKENS, generate_ndjson, run_ndjson),
         Target("http1", HTTP1_TOKENS, generate_http1, run_http1),
         Target("scanner", SCANNER_TOKENS, generate_scanner, run_scanner),
         Target("hpack", HPACK_TOKENS, generate_hpack, run_hpack),

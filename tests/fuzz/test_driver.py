@@ -48,7 +48,7 @@ def test_every_target_runs_and_the_same_seed_does_the_same(tmp_path: Path) -> No
     first, second = (drive(tmp_path, "--runs", "100", "--seconds", "300", "--seed", "3") for _ in range(2))
     assert first.returncode == 0, first.stdout + first.stderr
     said = [line.split(",")[0] + line.rpartition(",")[2] for line in first.stdout.splitlines()]
-    assert [line.split(":")[0] for line in said] == ["sse", "http1", "scanner", "hpack", "http2"]
+    assert [line.split(":")[0] for line in said] == ["sse", "ndjson", "http1", "scanner", "hpack", "http2"]
     assert said == [line.split(",")[0] + line.rpartition(",")[2] for line in second.stdout.splitlines()]
 
 

@@ -43,6 +43,13 @@ def test_the_prompt_may_follow_the_output():
     assert frame.fill(b"x", 7) == b'{"a":"x","n":7}'
 
 
+def test_own_data_fills_the_whole_value():
+    frame = dialect(body={"n": "{output}", "p": "{prompt}"}).frame(Ask(whole_prompt=True))
+    assert json.loads(frame.fill(b'{"mine":[1]}', 3)) == {"n": 3, "p": {"mine": [1]}}
+    with pytest.raises(ConfigError, match=r"own data fills a whole value; write just \{prompt\}"):
+        dialect(body={"p": "Q: {prompt}"}).frame(Ask(whole_prompt=True))
+
+
 def test_overrides_are_merged_into_the_template():
     template = {"p": "{prompt}", "params": {"n": "{output}", "t": 1}}
     assert body(template, overrides={"params": {"t": 0, "k": 3}})["params"] == {"n": 64, "t": 0, "k": 3}
