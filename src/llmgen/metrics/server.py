@@ -287,26 +287,30 @@ def binned(readings: Readings, series: str, edges_ns: np.ndarray) -> np.ndarray 
 
 
 def _best_lag(client: np.ndarray, server: np.ndarray, width_s: float) -> tuple[float, float, float, int] | None:
-    """(rho, lag in s, rho without lag, bins) at the lag of the largest |rho|; None if it is small or nothing moves."""
-    best: tuple[float, int, int] | None = None
-    at_once = 0.0
-    most = min(MOST_LAG_BINS, len(client) - MIN_BINS)
-    for lag in sorted(range(-most, most + 1), key=abs):
+    """(rho, lag in s, rho without lag, bins) at the lag of the largest |rho|; None if it is small or nothing moves.
+
+    At the last lag that can be looked at it is a trend that both have, or lies further off: then without lag.
+    """
+    found: dict[int, tuple[float, int]] = {}
+    for lag in range(-MOST_LAG_BINS, MOST_LAG_BINS + 1):
         # lag > 0: the server's value of then, the client's of later
         a, b = (server[: len(server) - lag], client[lag:]) if lag >= 0 else (server[-lag:], client[:lag])
         both = ~np.isnan(a) & ~np.isnan(b)
         n = int(np.count_nonzero(both))
-        if n < MIN_BINS:
-            continue
-        rho = spearman(a[both], b[both])
-        if lag == 0:
-            at_once = rho
-        # a lag must earn its place: autocorrelated series are nearly as good at many
-        if best is None or abs(rho) > abs(best[0]) + BETTER * (1 - abs(best[0])):
-            best = rho, lag, n
-    if best is None or abs(best[0]) < MIN_RHO:
+        if n >= MIN_BINS:
+            found[lag] = spearman(a[both], b[both]), n
+    if 0 not in found:
         return None
-    return best[0], best[1] * width_s, at_once, best[2]
+    best = 0
+    for lag in sorted(found, key=abs):
+        # a lag must earn its place: autocorrelated series are nearly as good at many
+        size = abs(found[best][0])
+        if abs(found[lag][0]) > size + BETTER * (1 - size):
+            best = lag
+    if best in (min(found), max(found)):
+        best = 0
+    rho, n = found[best]
+    return None if abs(rho) < MIN_RHO else (rho, best * width_s, found[0][0], n)
 
 
 def spearman(a: np.ndarray, b: np.ndarray) -> float:

@@ -12,7 +12,17 @@ import numpy as np
 
 from llmgen.columns import OutputSource
 from llmgen.errors import RecordError
-from llmgen.metrics import breakdown, comparison, cost, diagnosis, profiles, server, server_evidence, sessions, stability
+from llmgen.metrics import (
+    breakdown,
+    comparison,
+    cost,
+    diagnosis,
+    profiles,
+    server,
+    server_evidence,
+    sessions,
+    stability,
+)
 from llmgen.metrics.attainment import evaluate
 from llmgen.metrics.client import client_of, load_of
 from llmgen.metrics.figures import SUMMARY_SCHEMA, SUMMARY_VERSION, Group, Summary, Tokens, Verdict, Window

@@ -68,7 +68,7 @@ class Page:
     def read(self, text: str, *, buckets: bool = False) -> Reading:
         """The series on a page; those of buckets only if asked for."""
         known, found, new = self._known, [], []
-        for line in text.splitlines():
+        for line in text.split("\n"):  # not splitlines: labels may hold its other line ends
             if not line or line[0] == "#" or (not buckets and "_bucket{" in line):
                 continue
             head, _, last = line.rpartition(" ")
@@ -78,7 +78,7 @@ class Page:
             elif uses:
                 found.append((uses, _number(last)))
         if new:
-            found += self._learn(new, [line for line in text.splitlines() if line.startswith("# TYPE ")])
+            found += self._learn(new, [line for line in text.split("\n") if line.startswith("# TYPE ")])
         return self._reduce(found, buckets)
 
     def _learn(self, lines: list[str], types: list[str]) -> list[tuple[tuple[_Use, ...], float]]:
@@ -253,7 +253,10 @@ class Endpoint:
 
     def read(self, *, buckets: bool, patience_s: float) -> Reading:
         """Raises ScrapeError."""
-        return self._page.read(self._fetch(time.monotonic() + patience_s), buckets=buckets)
+        reading = self._page.read(self._fetch(time.monotonic() + patience_s), buckets=buckets)
+        if not reading.values:
+            raise ScrapeError("nothing on this page is known; map its metrics")
+        return reading
 
     def _fetch(self, until: float) -> str:
         fresh = self._connection is None

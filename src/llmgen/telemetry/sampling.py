@@ -16,6 +16,7 @@ from llmgen.config import RunConfig, redact_url
 from llmgen.config import Telemetry as TelemetryConfig
 from llmgen.credentials import resolve_value
 from llmgen.decoding import wrong
+from llmgen.logs import log
 from llmgen.telemetry import store
 from llmgen.telemetry.families import Rule, mapped
 from llmgen.telemetry.gpu import LocalGpus
@@ -106,7 +107,7 @@ class Sampler:
         self._writer = store.Writer(directory)
         for number, (url, every_s, source) in enumerate(sources):
             self._writer.source(number, url, every_s)
-            self._threads.append(_Sampling(number, every_s, source, self._writer))
+            self._threads.append(_Sampling(number, url, every_s, source, self._writer))
 
     def start(self, start_ns: int, window_start_ns: int, window_end_ns: int) -> None:
         """Begins to read. The edges are absolute; one that is never reached is no edge."""
@@ -140,14 +141,16 @@ class Sampler:
 class _Sampling(threading.Thread):
     """Reads one source at start + k · every, at the edges, and once more at the end."""
 
-    def __init__(self, number: int, every_s: float, source: Readable, writer: store.Writer) -> None:
+    def __init__(self, number: int, url: str, every_s: float, source: Readable, writer: store.Writer) -> None:
         super().__init__(name=f"telemetry-{number}", daemon=True)
         self.source = source
+        self._url = url
         self._number = number
         self._every_ns = round(every_s * NS)
         self._writer = writer
         self._edges: list[tuple[int, str]] = []
         self._over = threading.Event()
+        self._ever = self._said = False
 
     def begin(self, edges: dict[str, int]) -> None:
         self._edges = sorted((t, name) for name, t in edges.items())
@@ -181,6 +184,12 @@ class _Sampling(threading.Thread):
         self._edges = self._edges[len(edges) :]
         return due, edges
 
+    def _say(self, why: str) -> None:
+        """Once, of a source that has told nothing yet: whoever misspelled its URL should not learn it after the run."""
+        if not self._said:
+            log.warning("telemetry: %s tells nothing: %s; the run goes on without it", self._url, why)
+            self._said = True
+
     def _scrape(self, edges: list[str], patience_s: float) -> None:
         began = time.monotonic_ns()
         try:
@@ -188,7 +197,10 @@ class _Sampling(threading.Thread):
         except ScrapeError as error:
             now = time.monotonic_ns()
             self._writer.failure(self._number, (began + now) // 2, now - began, str(error)[:200])
+            if not self._ever:
+                self._say(str(error))
             return
+        self._ever = True
         now = time.monotonic_ns()
         # the page shows a moment between request and answer
         self._writer.reading(self._number, (began + now) // 2, now - began, reading, edges)

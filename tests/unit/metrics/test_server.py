@@ -191,6 +191,17 @@ def test_a_series_that_leads_is_found_with_its_lead(tmp_path: Path, lag_s: int) 
     assert found.at_once == pytest.approx(math.cos(2 * math.pi * lag_s / PERIOD_S), abs=0.2)
 
 
+def test_a_trend_that_both_have_has_no_lag(tmp_path: Path) -> None:
+    rows = request_rows(600)
+    for name in ("headers", "first_byte", "first_event", "first_token", "first_visible", "last_token", "end"):
+        rows[name] += (rows["index"] * 0.1 * MS).astype(np.int64)
+    # it follows TTFT, much later
+    write_telemetry(tmp_path, {"waiting": lambda t: max(0.0, t - 25)}, seconds=60).close()
+    [found] = server_of(tmp_path, rows).correlation
+    assert found.lag_s == 0
+    assert found.rho == found.at_once
+
+
 def test_noise_is_no_correlation(tmp_path: Path) -> None:
     rng = np.random.default_rng(5)
     write_telemetry(tmp_path, {"waiting": lambda t: float(rng.integers(0, 9))}, seconds=60).close()

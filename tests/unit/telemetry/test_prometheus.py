@@ -314,6 +314,12 @@ def test_nobody_there_no_http_and_too_much_are_said(monkeypatch: pytest.MonkeyPa
         read(server.url)
 
 
+def test_a_page_that_is_no_metrics_page_is_a_failure() -> None:
+    for told in ("<html>ok</html>", "", '{"status": "up"}', "other_metric 1\n"):
+        with serving(told) as server, pytest.raises(ScrapeError, match="nothing on this page is known"):
+            read(server.url)
+
+
 def test_without_the_package_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "prometheus_client.parser", None)
     with pytest.raises(ConfigError, match=r"llmgen\[telemetry\]"):

@@ -13,6 +13,7 @@ import pytest
 
 from llmgen.config import RunConfig, Target, Telemetry
 from llmgen.errors import ConfigError
+from llmgen.logs import log
 from llmgen.telemetry import sampling, store
 from llmgen.telemetry.prometheus import Reading, ScrapeError
 from llmgen.telemetry.sampling import Sampler, _Sampling
@@ -86,7 +87,7 @@ def test_every_edge_is_read_with_buckets(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_edges_come_when_due_between_ticks() -> None:
-    thread = _Sampling(0, 1.0, Fake(), None)  # type: ignore[arg-type]
+    thread = _Sampling(0, "u", 1.0, Fake(), None)  # type: ignore[arg-type]
     thread._edges = [(5 * S, "start"), (5 * S, "window_start"), (7 * S + S // 2, "window_end")]
     seen = []
     for tick in (4 * S, 5 * S, 6 * S, 7 * S, 8 * S, 8 * S):
@@ -102,13 +103,16 @@ def test_edges_come_when_due_between_ticks() -> None:
 
 
 def test_an_edge_just_after_a_tick_stands_for_it() -> None:
-    thread = _Sampling(0, 1.0, Fake(), None)  # type: ignore[arg-type]
+    thread = _Sampling(0, "u", 1.0, Fake(), None)  # type: ignore[arg-type]
     thread._edges = [(5 * S + S // 10, "window_end")]
     assert thread._next(5 * S) == (5 * S + S // 10, ["window_end"])
 
 
-def test_a_source_that_fails_is_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_source_that_fails_is_asked_again_and_said_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     fake = Fake(fails=True)
+    monkeypatch.setattr(log, "propagate", True)
     sampler = sampler_of(tmp_path, monkeypatch, fake)
     sampler.start(time.monotonic_ns(), time.monotonic_ns(), 1 << 61)
     assert fake.enough.wait(10)
@@ -117,6 +121,9 @@ def test_a_source_that_fails_is_asked_again(tmp_path: Path, monkeypatch: pytest.
     [source] = store.read(tmp_path)
     assert len(source.failed) >= 3
     assert source.edges == {}
+    assert [record.getMessage() for record in caplog.records] == [
+        "telemetry: http://n:0/metrics tells nothing: no answer in time; the run goes on without it"
+    ]
 
 
 def test_a_source_that_hangs_does_not_hold_the_others_or_the_end(
