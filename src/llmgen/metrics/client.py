@@ -39,9 +39,9 @@ def load_of(m: Measurements, requests: Requests) -> Load:
         offered_rate=requests.scheduled / span_s if span_s else None,
         achieved_rate=requests.sent / span_s if span_s else None,
         duration_s=m.duration_s,
-        schedule_lag_ms=request_distribution(m, lag, m.inside),
-        own_lag_ms=request_distribution(m, own, m.inside),
-        send_lag_ms=request_distribution(m, definitions.send_lag(r), m.inside),
+        schedule_lag_ms=request_distribution(m, lag, m.inside, interval=False),
+        own_lag_ms=request_distribution(m, own, m.inside, interval=False),
+        send_lag_ms=request_distribution(m, definitions.send_lag(r), m.inside, interval=False),
         peak_in_flight=m.peak_in_flight,
         arrivals=None if arrival == "closed" else _arrivals(m),
     )

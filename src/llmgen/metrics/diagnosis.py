@@ -207,10 +207,13 @@ def cold_start(m: Measurements, summary: Summary) -> Finding | None:
     r = m.requests
     values = m.value("ttft") if not np.isnan(m.value("ttft")).all() else m.value("e2e")
     rows = np.flatnonzero(~np.isnan(values))
-    rows = rows[np.argsort(r["due"][rows], kind="stable")]
+    due = r["due"][rows]
+    if (due[1:] < due[:-1]).any():
+        rows = rows[np.argsort(due, kind="stable")]
     if len(rows) < 4 * COLD_REQUESTS:
         return None
-    first, rest = float(np.median(values[rows[:COLD_REQUESTS]])), float(np.median(values[rows[COLD_REQUESTS:]]))
+    others = rows[COLD_REQUESTS :: max(1, len(rows) // SAMPLE)]
+    first, rest = float(np.median(values[rows[:COLD_REQUESTS]])), float(np.median(values[others]))
     if first < COLD * rest:
         return None
     slow = np.flatnonzero(values[rows] < COLD * rest)

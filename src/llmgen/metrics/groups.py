@@ -16,7 +16,7 @@ from llmgen.metrics.statistics import Dist, distribution, histogram_distribution
 
 MILLI: Final = 1e-6  # ns to ms
 
-# Metrics that get an interval in a part of a run: those that runs are compared by. The run's own table has them all.
+# Metrics that get an interval: those that runs are compared by. Each costs about as much as its percentiles.
 WITH_INTERVALS: Final = frozenset({"ttft", "ttft_from_due", "tpot", "itl", "chunk_gap", "e2e", "e2e_from_due"})
 
 
@@ -77,11 +77,14 @@ def requests_of(m: Measurements, mask: np.ndarray, *, run_wide: bool = False) ->
 
 def latency_of(m: Measurements, group: np.ndarray, klass: int | None = None) -> Latency:
     mask = m.inside & group
-    whole = bool(group.all())
     found: dict[str, Dist | None] = {}
+    visible_first = bool((m.requests["first_visible"] == m.requests["first_token"]).all())
     for metric in definitions.REQUEST_METRICS:
+        if metric == "ttfo" and visible_first:
+            found["ttfo_ms"] = found["ttft_ms"]  # the same values: nobody reasoned first
+            continue
         found[f"{metric}_ms"] = request_distribution(
-            m, m.value(metric), mask, may_have(m, metric), interval=whole or metric in WITH_INTERVALS
+            m, m.value(metric), mask, may_have(m, metric), interval=metric in WITH_INTERVALS
         )
     for metric in ("chunk_gap", "itl"):
         if metric == "itl" and m.events is not None and m.events.gaps.one_token_each:

@@ -231,5 +231,3 @@ def _ticks(m: Measurements, rows: np.ndarray, names: list[str]) -> dict[str, Any
     marker = {"color": "rgba(0,0,0,0.55)", "size": 3}
     return {"type": "scatter", "mode": "markers", "name": "token events", "x": x, "y": y, "marker": marker,
             "hoverinfo": "skip"}  # fmt: skip
-
-
