@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from llmgen import dialects, schedule
 from llmgen.config import RunConfig
 from llmgen.draws import DRAW_BLOCK
+from llmgen.durations import format_duration
 from llmgen.errors import ConfigError
 from llmgen.plan import ANY_TARGET, NO_SESSION, PLAN_DTYPE, Head, PlanWriter, StaticBytes
 from llmgen.workload import tokenizers, traces
@@ -38,6 +39,7 @@ from llmgen.workload.traces.rows import joined
 # The first segment is small so that the start need not wait for more; the others are large enough that files are few
 # (16 for a million requests) and small enough that one is made in some 40 ms and 20 MB.
 FIRST_SEGMENT_ROWS: Final = DRAW_BLOCK
+NS: Final = 1_000_000_000
 SEGMENT_ROWS: Final = 4 * DRAW_BLOCK
 
 Block = tuple[NDArray[np.int64], TraceBlock | None]  # due, and what a trace tells of the requests
@@ -182,6 +184,10 @@ class Requests:
         names = [one.name for one in self.classes]
         if trace is not None:
             check_mapping(trace, names)
+            self._jitter = traces.jitter_ns(trace, config.seed)
+            if self._jitter:
+                spread = f"jitter uniform {format_duration(self._jitter / NS)}"
+                self.schedule = replace(self.schedule, about=spread)
             self._class_map, self._model_map = ClassMap(trace, names), ModelMap(trace.models)
         self._blocks = _Regrouped(self._all_blocks())
 
@@ -208,7 +214,7 @@ class Requests:
         load = self.config.load
         if load.trace is None:
             return ((due, None) for due in schedule.due_blocks(load, self.config.seed))
-        return self._replayed(traces.replayed(load.trace, self.config.seed), load.trace.scale)
+        return self._replayed(traces.replayed(load.trace, self.config.seed, self._jitter), load.trace.scale)
 
     def _replayed(self, blocks: Iterator[TraceBlock], scale: float) -> Iterator[Block]:
         """Rows due below the duration, as many as were asked for; no length below 1: nothing can be sent for it."""

@@ -131,6 +131,7 @@ class Schedule:
     duration_ns: int | None  # due times stay below it
     requests: int | None
     normalize: bool = False
+    about: str = ""  # of a trace: what was done to its times
 
     @property
     def closed(self) -> bool:
@@ -166,7 +167,7 @@ class Schedule:
     def describe(self) -> str:
         """The arrival process in words, for reports: `poisson 10/s`."""
         if self.trace:
-            return "trace"
+            return f"trace, {self.about}" if self.about else "trace"
         if self.closed:
             return "closed"
         if self.at_once or self.curve is None:

@@ -8,13 +8,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from running import check_run, run_command
 
 from llmgen.simulator import Endpoint
+from running import check_run, run_command
 
 ROOT = Path(__file__).parents[2]
 # Those of a server's own API need that server.
-EXAMPLES = sorted(path for path in (ROOT / "examples").glob("*.yaml") if "api: custom" not in path.read_text())
+# A matrix is a suite of runs, with tests of its own.
+EXAMPLES = sorted(
+    path
+    for path in (ROOT / "examples").glob("*.yaml")
+    if not re.search(r"api: custom|^matrix:", path.read_text(), re.MULTILINE)
+)
 REQUESTS = 20
 
 

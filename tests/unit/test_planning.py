@@ -187,6 +187,17 @@ def test_the_azure_trace_is_replayed_row_by_row(tmp_path, scale):
             assert json.loads(body)["max_tokens"] == row["planned_output"]
 
 
+def test_what_jitter_was_used_is_told(tmp_path):
+    path = tmp_path / "t.jsonl"
+    rows = [f'{{"timestamp":{3000 * (n // 5)},"input_length":3,"output_length":2}}' for n in range(50)]
+    path.write_text("\n".join(rows))
+    config = RunConfig(target=TARGET, load=Load(trace=Trace(file=str(path), jitter="uniform:quantum")))
+    builder, reader = plan(tmp_path, config)
+    assert builder.schedule.describe() == "trace, jitter uniform 3s"
+    assert len(np.unique(reader.all_rows()["due"])) == 50
+    assert plan(tmp_path, trace_config(path), name="plain")[0].schedule.describe() == "trace"
+
+
 def test_a_trace_without_duration_is_replayed_whole_and_requests_limit_it(tmp_path):
     path = tmp_path / "t.csv"
     path.write_bytes(HEADER + b"".join(b"2023-11-16 18:15:%02d.0000000,%d,%d\r\n" % (i, i, 2 * i) for i in range(30)))

@@ -33,8 +33,8 @@ __all__ = [
     "TraceBlock",
     "check",
     "format_of",
+    "jitter_ns",
     "name_of",
-    "quantum_ns",
     "read",
     "replayed",
 ]
@@ -141,23 +141,28 @@ def read(trace: Trace, seed: int = 1) -> Iterator[TraceBlock]:
     return shaping.without_failed(blocks) if drops else blocks
 
 
-def quantum_ns(trace: Trace, seed: int = 1) -> int:
-    """The recorder's tick, from a pass over the whole trace."""
-    return shaping.quantum_ns(read(trace, seed))
+def jitter_ns(trace: Trace, seed: int) -> int:
+    """How far rows of one time are spread, 0 if they are not; the recorder's tick needs a pass over the whole trace."""
+    jitter = shaping.parse_jitter(trace.jitter)
+    if isinstance(jitter, str):
+        return shaping.quantum_ns(read(trace, seed))
+    return jitter or 0
 
 
-def replayed(trace: Trace, seed: int) -> Iterator[TraceBlock]:
-    """The rows that are to be sent: read, cut to the window, spread, thinned or repeated, looped if asked for."""
+def replayed(trace: Trace, seed: int, jitter: int | None = None) -> Iterator[TraceBlock]:
+    """The rows that are to be sent: read, cut to the window, spread, thinned or repeated, looped if asked for.
+
+    `jitter` is `jitter_ns`, if it is known already.
+    """
     found = check(trace)
     window = shaping.parse_window(trace.window)
-    jitter = shaping.parse_jitter(trace.jitter)
-    width = quantum_ns(trace, seed) if jitter == "quantum" else jitter
+    width = jitter_ns(trace, seed) if jitter is None else jitter
 
     def once() -> Iterator[TraceBlock]:
         blocks = read(trace, seed)
         if trace.window is not None:
             blocks = shaping.windowed(blocks, *window)
-        if isinstance(width, int) and width:
+        if width:
             blocks = shaping.spread(blocks, width, seed)
         if trace.rate_scale != 1.0 and not found.rescales:
             blocks = shaping.rescaled(blocks, trace.rate_scale, seed)
