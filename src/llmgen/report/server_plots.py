@@ -18,6 +18,7 @@ Panel = tuple[str, list[dict[str, Any]], bool]
 MOST_POINTS: Final = 600  # of a curve: a screen shows no more
 MOST_GPUS: Final = 8  # curves in one panel
 CLOSE: Final = 0.2  # of the usual time between readings
+GAP: Final = 2.5  # times that: one late reading is none
 MARKS: Final = {"restart": PALETTE[5], "exporter_restart": PALETTE[7], "xid": PALETTE[3], "unreachable": PALETTE[7]}
 
 # (title, ((series, name), …), factor); counters are drawn as rates. Panels that share a unit share a row.
@@ -46,6 +47,7 @@ def panels(m: Measurements) -> list[Panel]:
         return []
     found = [_latency_panel(m, readings)]
     found += [_panel(m, readings, title, series, factor) for title, series, factor in PANELS]
+    found.append(_node_panel(m, readings))
     return [panel for panel in found if panel is not None]
 
 
@@ -104,6 +106,16 @@ def _latency_panel(m: Measurements, readings: Readings) -> Panel | None:
     return ("server: its own mean TTFT, queue time, ms", traces, False) if traces else None
 
 
+def _node_panel(m: Measurements, readings: Readings) -> Panel | None:
+    idle, total = rate(readings.counter("node_cpu_idle")), rate(readings.counter("node_cpu"))
+    if idle is None or total is None or not np.array_equal(idle.t, total.t):
+        return None
+    busy = np.full(len(idle.t), np.nan)
+    np.divide(total.v - idle.v, total.v, out=busy, where=total.v > 0)
+    # a processor's idle time may be told a tick late
+    return "node: CPUs busy, %", [_curve(m, Track(idle.t, np.clip(busy, 0, 1)), 100.0, "node", 0)], False
+
+
 def rate(track: Track | None) -> Track | None:
     """A counter's increase a second, at the end of each interval."""
     if track is None or len(track.t) < 2:
@@ -118,7 +130,7 @@ def rate(track: Track | None) -> Track | None:
 
 
 def _curve(m: Measurements, track: Track, factor: float, name: str, color: int) -> dict[str, Any]:
-    t, v = thinned(track)
+    t, v = with_gaps(thinned(track), track.t)
     return {
         "type": "scatter",
         "mode": "lines",
@@ -128,6 +140,16 @@ def _curve(m: Measurements, track: Track, factor: float, name: str, color: int) 
         "connectgaps": False,
         "line": {"color": PALETTE[color % len(PALETTE)], "width": 1.6},
     }
+
+
+def with_gaps(track: Track, t: np.ndarray) -> Track:
+    """`track` with NaN where `t`, the times of all its readings, has a gap: a curve must not lead across an outage."""
+    if len(t) < 3:
+        return track
+    passed = np.diff(t)
+    after = t[:-1][passed > GAP * np.median(passed)] + 1
+    at = np.searchsorted(track.t, after)
+    return Track(np.insert(track.t, at, after), np.insert(track.v, at, np.nan))
 
 
 def thinned(track: Track) -> Track:

@@ -118,6 +118,21 @@ def test_a_rate_leaves_out_readings_that_lie_close_together() -> None:
     assert rate(None) is None
 
 
+def test_a_curve_does_not_lead_across_an_outage(tmp_path: Path) -> None:
+    run = made(tmp_path, gap=(5.0, 8.0))
+    panels = {title: traces for title, traces, _ in server_plots.panels(Measurements(run))}
+    for title in ("server: requests running, waiting", "server: preemptions/s"):
+        curve = panels[title][0]
+        assert [x for x, y in zip(curve["x"], curve["y"], strict=True) if y is None] == [4.5]
+        assert curve["x"] == sorted(curve["x"])
+
+
+def test_a_node_s_share_of_busy_time(tmp_path: Path) -> None:
+    values: Values = {"node_cpu_idle": lambda t: 70 + 0.5 * t, "node_cpu": lambda t: 900 + 2 * t}
+    panels = {title: traces for title, traces, _ in server_plots.panels(Measurements(made(tmp_path, values)))}
+    assert np.allclose(panels["node: CPUs busy, %"][0]["y"], 75)
+
+
 def test_thinning_keeps_every_peak() -> None:
     rng = np.random.default_rng(2)
     v = rng.normal(size=50_000)
