@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,7 @@ from llmgen import suite as suites
 from llmgen.config import RunConfig, load_config, merge
 from llmgen.errors import ConfigError, TargetError
 from llmgen.suite import read_suite, run_suite
-from running import configuration, run_command
+from running import configuration, llmgen_command, run_command
 
 MATRIX = {"workload.output": [4, 16], "workload.stream": [True, False]}
 
@@ -157,6 +160,45 @@ matrix: {{workload.body.temperature: [0, 1], workload.stream: [true, false]}}
     listed = run_command("list", out)
     assert "suite 4/4" in listed.stdout
     assert run_command("report", out / "latest", "--format", "html").returncode == 2
+
+
+def test_an_interrupt_ends_the_suite_and_the_next_start_goes_on(tmp_path: Path, serve: Any) -> None:
+    endpoint = serve()
+    flags = ("--rate", 20, "--duration", "3s", "--output-tokens", 4, "--workers", 1, "--repeat", 3, "--out", tmp_path)
+    command = ("run", "--url", endpoint.url, *flags, "--name", "broken")
+    process = llmgen_command(*command)
+    assert process.stderr is not None
+    for line in process.stderr:  # ends with the process at the latest
+        if "run 1: valid" in line or "run 1: suspect" in line or "run 1: invalid" in line:
+            break
+    wait_for(lambda: running(tmp_path))
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode == 130
+    (directory,) = [path for path in tmp_path.iterdir() if not path.is_symlink()]
+    assert (read_suite(directory).state, read_suite(directory).done) == ("incomplete", 1)
+    assert (directory / "0002" / "summary.json").exists(), "an interrupted run keeps its records"
+    done = run_command(*command)
+    assert done.returncode == 0, done.stderr
+    assert "resumed: 1 of 3 runs are there" in done.stderr
+    suite = read_suite(directory)
+    assert [one.directory for one in suite.runs] == ["0001", "0002-2", "0003"]
+    assert suite.state == "complete"
+
+
+def running(out: Path) -> list[Path]:
+    """run.json of the second run, once its load has begun."""
+    found = list(out.glob("*/0002/run.json"))
+    return [path for path in found if json.loads(path.read_text())["start_ns"] > 0]
+
+
+def wait_for(look: Callable[[], list[Path]]) -> list[Path]:
+    until = time.monotonic() + 30
+    while time.monotonic() < until:
+        if found := look():
+            return found
+        time.sleep(0.02)
+    pytest.fail("it did not come to that")
 
 
 def test_the_example(tmp_path: Path, serve: Any) -> None:
