@@ -19,6 +19,7 @@ from llmgen.config import Client, Load, RunConfig, Target, plain, redact_url
 from llmgen.credentials import resolve_headers, resolve_value
 from llmgen.decoding import closest, decode, wrong
 from llmgen.errors import ConfigError
+from llmgen.metrics.comparison import parse_rule
 from llmgen.metrics.presets import expand
 from llmgen.metrics.slo import impossible, parse_all
 from llmgen.metrics.verdict import thresholds
@@ -82,6 +83,8 @@ def _check_objectives(config: RunConfig, classes: list[RequestClass]) -> None:
             limits = [one for one in slos if one.per_request and (slo.klass is None or one.klass in (None, slo.klass))]
             if not limits:
                 raise ConfigError(f"slo {slo.expression!r}: goodput needs a limit on each request; add one: ttft<1s")
+    for rule in config.regression:
+        parse_rule(rule)
 
 
 def complete(config: RunConfig) -> tuple[RunConfig, tuple[str, ...]]:

@@ -118,6 +118,7 @@ def test_a_url_is_required() -> None:
         ({"out": ""}, r"out='': must name a folder"),
         ({"workload__input": "unifrm:1,2"}, r"workload\.input='unifrm:1,2'"),
         ({"workload__body": {"stream": False}}, r"workload\.body\.stream"),
+        ({"regression": ("ttft_p95",)}, "write METRIC:MARGIN"),
         ({"slo": ("ttft_p95",)}, "quote it"),
         ({"slo": ("goodput>=0.9", "ttft_p95<1s")}, r"goodput needs a limit on each request; add one: ttft<1s"),
         ({"slo": ("ttft_p95<1s",), "workload__stream": False}, "does not exist without streaming"),

@@ -1,8 +1,20 @@
-"""The metric dictionary (docs/metrics.md): one pure, vectorised function a metric, its definition in its docstring.
+"""One definition for each metric, computed from the recorded stamps: one pure, vectorised function a metric.
+
+Stamps of a request, in order: `due` plan · `dispatch` the pacer took it up · `acquired` a permitted connection or
+stream was granted · `connect_start, connected, secured` TCP and TLS, if it had to connect · `send` just before the
+first byte's syscall · `sent` last body byte handed to the kernel · `headers` · `first_byte` of the body ·
+`first_event` · `first_token` · `first_visible` · `last_token` · `end` last byte of the answer.
+
+A *token event* is an event (of a stream; a line of NDJSON) that carries generated content: visible text, reasoning text
+or a tool-call delta. Role-only, empty, usage-only, finish-only and comment events and `[DONE]` are not.
+
+*Coalescing.* Events that one read brought have one time; only the last of them is exact. The uncertainty of the others
+is the time since the connection's read before, and its distribution is told. Coalescing at low drain lag is the
+server's or a proxy's batching, and never a reason against the run.
 
 Functions of requests take `Requests` (or any mapping from column name to array of n rows) and return float64 ns of n
 rows, NaN where the request has no such value. Stamps that did not happen are -1 (columns.py). Functions of events take
-all events of a run. A *token event* carries generated content: visible text, reasoning or a tool-call delta.
+all events of a run.
 """
 
 from __future__ import annotations

@@ -1,5 +1,10 @@
 """What a run's records say, request by request and gap by gap, computed once and cut by whoever asks.
 
+The window is chosen by due time: warm-up and cool-down are cut, and load goes on until the window's requests have
+ended, timed out or the drain is over. Unfinished members are censored and count as misses. Choosing by completion
+would be length-biased: long answers would drop out at the end. Tokens count where they arrived: throughput is what
+arrived inside the window, whoever was due when. In flight: sent and not ended, over time.
+
 Summary and report both read a run through `Measurements`: metrics of definitions.py as arrays over all requests, gaps
 pooled over the window, and, at level `requests`, the histograms in the events' place.
 """

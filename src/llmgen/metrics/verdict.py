@@ -1,4 +1,11 @@
-"""The verdict on ourselves (docs/metrics.md, "Verdict"), and the exit code that follows from a run."""
+"""The verdict on ourselves, and the exit code that follows from a run.
+
+*valid*: the client delivered the load and measured it truly. *suspect*: it may have influenced the result. *invalid*:
+it could not deliver or measure this load, or its counts do not add up. *incomplete*: interrupted, a worker lost, the
+disk full. The lag that counts is the schedule lag together with send − max(acquired, connected, secured): ours alone.
+With kernel stamps the token times of a suspect run stay true, and the report says so. Reasons name the number, and
+how many workers would have been enough.
+"""
 
 from __future__ import annotations
 
