@@ -35,6 +35,7 @@ from llmgen.columns import (
     Histogram,
     Status,
 )
+from llmgen.description import sound
 from llmgen.errors import RecordError
 
 RUN_SCHEMA: Final = "llmgen.run"
@@ -113,9 +114,11 @@ def open_run(path: str | os.PathLike[str]) -> Run:
     Raises RecordError when the directory is missing, is not a run's, is of a newer schema, or is damaged beyond use.
     """
     run_dir = Path(path)
-    info = read_info(run_dir)
+    info, odd = _described(run_dir)
     if (run_dir / "requests.npy").exists():
-        return Run(run_dir, info)
+        run = Run(run_dir, info)
+        run.notes += odd
+        return run
     if not _worker_dirs(run_dir):
         raise RecordError(f"{run_dir}: no records (neither requests.npy nor worker-*/); the run ended before its start")
     with contextlib.ExitStack() as stack:
@@ -128,13 +131,18 @@ def open_run(path: str | os.PathLike[str]) -> Run:
         except OSError as error:
             raise RecordError(f"{run_dir}: raw records cannot be merged for reading: {error}") from error
         run = Run(run_dir, info, scratch)
-        run.notes += merged.text
+        run.notes += [*odd, *merged.text]
         run.map_all()
     return run
 
 
 def read_info(run_dir: Path) -> dict[str, Any]:
-    """run.json, checked for its schema."""
+    """run.json, checked for its schema; what is not of its kind in it is left out."""
+    return _described(run_dir)[0]
+
+
+def _described(run_dir: Path) -> tuple[dict[str, Any], list[str]]:
+    """(run.json, what had to be left out of it)."""
     if not run_dir.is_dir():
         raise RecordError(f"{run_dir}: no such run directory")
     path = run_dir / "run.json"
@@ -147,7 +155,7 @@ def read_info(run_dir: Path) -> dict[str, Any]:
     if not isinstance(info, dict):
         raise RecordError(f"{path}: not a run description")
     check_schema(path, info.get("schema"), RUN_SCHEMA, RUN_VERSION)
-    return info
+    return sound(info)
 
 
 def read_errors(run_dir: Path) -> list[dict[str, Any]]:
