@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from running import Offer, statuses
 
 from llmgen.columns import Status
 from llmgen.simulator import Endpoint
+from running import Offer, statuses
 
 MS = 1_000_000
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 
 import numpy as np
-from odd_servers import END, MODELS, STREAM_HEAD, OddServer, Peer, chunk, token, whole
-from running import Offer, statuses
 
 from llmgen.columns import REQUEST_DTYPE, Status
+from odd_servers import END, MODELS, STREAM_HEAD, OddServer, Peer, chunk, token, whole
+from running import Offer, statuses
 
 SECOND = 1_000_000_000
 
