@@ -13,9 +13,9 @@ cdef inline bint is_before(const Core* k, const Target* one, const Target* other
     """Whether `one` gets the next request rather than `other`."""
     cdef uint64_t load, than
     if k.options.balance == BALANCE_LEAST_IN_FLIGHT:
-        # in flight per weight, the next one counted in; cross-multiplied
-        load = <uint64_t>(one.in_flight + 1) * other.weight
-        than = <uint64_t>(other.in_flight + 1) * one.weight
+        # in flight per weight, cross-multiplied; idle targets are equals, so that a light one gets its share of little load
+        load = <uint64_t>one.in_flight * other.weight
+        than = <uint64_t>other.in_flight * one.weight
         if load != than:
             return load < than
     return one.credit > other.credit

@@ -355,7 +355,7 @@ def test_all_addresses_of_a_name_are_used(tmp_path: Path, monkeypatch: pytest.Mo
     assert reached == {"127.0.0.1", "127.0.0.2", "127.0.0.3"}
 
 
-@pytest.mark.parametrize(("balance", "least"), [("round-robin", 60), ("least-in-flight", 50), ("random", 40)])
+@pytest.mark.parametrize(("balance", "least"), [("round-robin", 60), ("least-in-flight", 41), ("random", 40)])
 def test_weights(tmp_path: Path, balance: str, least: int) -> None:
     answer = answer_of("openai_chat.sse")
     with OddServer(always(answer)) as one, OddServer(always(answer)) as other:
