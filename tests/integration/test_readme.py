@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -32,7 +33,7 @@ def llmgen(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_no_command_is_left_out() -> None:
-    commands = ("run", "report", "list", "serve", "export")
+    commands = ("run", "report", "list", "serve", "export", "compare")
     kinds = ("scripts/demo", "pip install", *(f"llmgen {name}" for name in commands))
     assert COMMANDS
     assert not [command for command in COMMANDS if not command.startswith(kinds)]
@@ -53,6 +54,18 @@ def test_runs_and_what_reads_them(tmp_path: Path) -> None:
     assert summary["requests"]["succeeded"] == summary["requests"]["scheduled"] > 0
     assert (tmp_path / "runs" / "latest").resolve().parent == tmp_path / "runs"
     assert list((tmp_path / "runs").glob("*/report.html"))
+
+
+@pytest.mark.parametrize("command", [command for command in COMMANDS if command.startswith("llmgen compare")])
+def test_compare(command: str, tmp_path: Path) -> None:
+    with Endpoint(Options(ttft="20ms", itl="2ms")) as endpoint:
+        done = llmgen(f"llmgen run --url {endpoint.url} --rate 20 --duration 2s --output-tokens 5 --quiet", tmp_path)
+        assert done.returncode in (0, 4), done.stderr
+    (tmp_path / "baseline").mkdir()
+    shutil.copy(tmp_path / "runs" / "latest" / "summary.json", tmp_path / "baseline" / "summary.json")
+    done = llmgen(command, tmp_path)
+    assert done.returncode in (0, 4), done.stderr  # the same run twice: no regression
+    assert "REGRESSION" in done.stdout
 
 
 @pytest.mark.parametrize("command", [command for command in COMMANDS if command.startswith("llmgen serve")])

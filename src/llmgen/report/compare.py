@@ -193,11 +193,16 @@ def cases(comparison: Comparison) -> list[Case]:
 def render_html(comparisons: Sequence[Comparison], runs: Sequence[Side]) -> str:
     """A page: the tables, and the curves of all sides (the base first) over each other."""
     figures = _figures(runs)
-    parts = [f"<header><h1>{page.text(f'{comparisons[0].base} against {len(runs) - 1} run(s)')}</h1></header>"]
+    parts = [f"<header><h1>{page.text(_title(comparisons))}</h1></header>"]
     for comparison in comparisons:
         parts.append(_section(comparison))
     parts += [page.picture(place) for place in figures]
     return page.document("comparison · llmgen", "\n".join(parts), figures)
+
+
+def _title(comparisons: Sequence[Comparison]) -> str:
+    first, more = comparisons[0], len(comparisons) - 1
+    return f"{first.base} → {first.run}" + (f" and {more} more" if more else "")
 
 
 def _section(comparison: Comparison) -> str:
