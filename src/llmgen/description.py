@@ -49,7 +49,7 @@ _TEXTS: Final = _list_of(_TEXT)
 
 
 def _whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 62  # as numpy counts ns
+    return isinstance(value, int) and not isinstance(value, bool) and -(1 << 63) <= value < 1 << 63  # as numpy counts ns
 
 
 _ANY_MAPPING: Final = _is(dict)
