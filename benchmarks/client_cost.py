@@ -1,8 +1,9 @@
 """CPU per event of one llmgen worker against the C client, and what llmgen reports against what the server logged.
 
-Both drive the same `llmgen serve` on another core, alternately, several rounds: 1,000 streams of 50 events/s over HTTP/1.1,
-one event a write, true TTFT 100 ms and gap 20 ms. The C client (limits/sse_client.c) only finds `data:` lines, once with
-recv and once with the kernel's stamps through recvmsg (-k); llmgen parses, classifies, stamps and records every event.
+Both drive the same `llmgen serve` on another core, alternately, several rounds: 1,000 streams of 50 events/s over
+HTTP/1.1, one event a write, true TTFT 100 ms and gap 20 ms. The C client (limits/sse_client.c) only finds `data:`
+lines, once with recv and once with the kernel's stamps through recvmsg (-k); llmgen parses, classifies, stamps and
+records every event.
 
     python benchmarks/client_cost.py --streams 1000 --seconds 8 --rounds 5
 """

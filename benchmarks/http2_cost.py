@@ -2,10 +2,10 @@
 
     python benchmarks/http2_cost.py [nghttpd] [steps] [tls] [memory] [short] --rounds 3
 
-nghttpd   a static answer of 200 events, 8 connections x 100 streams; llmgen parses, classifies, stamps and records every
-          event, h2load only counts bytes. Needs nghttpd and h2load.
-steps     `llmgen serve --step 20ms`, 2,000 streams x 50 events/s over 8 connections, one event a DATA frame, against the
-          same load over HTTP/1.1
+nghttpd   a static answer of 200 events, 8 connections x 100 streams; llmgen parses, classifies, stamps and records
+          every event, h2load only counts bytes. Needs nghttpd and h2load.
+steps     `llmgen serve --step 20ms`, 2,000 streams x 50 events/s over 8 connections, one event a DATA frame, against
+          the same load over HTTP/1.1
 tls       the same over TLS against cleartext
 memory    100,000 streams open at once on 100 connections: the worker's own memory (RssAnon) above that of 100 streams
 short     answers of one token, streamed: requests a second of one worker's core

@@ -49,7 +49,8 @@ _TEXTS: Final = _list_of(_TEXT)
 
 
 def _whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and -(1 << 63) <= value < 1 << 63  # as numpy counts ns
+    # within int64, as numpy counts ns
+    return isinstance(value, int) and not isinstance(value, bool) and -(1 << 63) <= value < 1 << 63
 
 
 _ANY_MAPPING: Final = _is(dict)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
@@ -364,7 +365,8 @@ def test_raw_records_of_a_crash_hold_no_secret(tmp_path):
     assert texts
     assert "bad key" in texts[0].read_text()
     for path in files:
-        assert key.encode() not in path.read_bytes(), path
+        with contextlib.suppress(FileNotFoundError):  # the worker, which goes within a second, drops what it did not use
+            assert key.encode() not in path.read_bytes(), path
 
 
 def test_no_request_after_a_refusal(endpoint, tmp_path):

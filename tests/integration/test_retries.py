@@ -1,4 +1,4 @@
-"""--retries: further attempts after a connection error, 429 or 503; every attempt recorded, latency from the first due."""
+"""--retries: further attempts after a connection error, 429 or 503, all recorded; latency counts from the first due."""
 
 from __future__ import annotations
 

@@ -81,8 +81,9 @@ class Connection:
 
 @final
 class Client(Connection):
-    """The client's side. Options, where None is the default of a run: what we announce (RFC 9113 6.5.2), the connection's
-    window, the most streams opened, and top_up (False: windows are returned by window_update only, not at half)."""
+    """The client's side. Options, where None is the default of a run: what we announce (RFC 9113 6.5.2), the
+    connection's window, the most streams opened, and top_up (False: windows are returned by window_update only, not at
+    half)."""
 
     def __new__(
         cls,
