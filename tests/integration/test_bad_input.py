@@ -365,7 +365,8 @@ def test_raw_records_of_a_crash_hold_no_secret(tmp_path):
     assert texts
     assert "bad key" in texts[0].read_text()
     for path in files:
-        with contextlib.suppress(FileNotFoundError):  # the worker, which goes within a second, drops what it did not use
+        # the worker, which goes within a second, drops what it did not use
+        with contextlib.suppress(FileNotFoundError):
             assert key.encode() not in path.read_bytes(), path
 
 
