@@ -147,6 +147,19 @@ class Data(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     unique: bool = False  # put a word before each prompt that no other request has
 
 
+class Sessions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Conversations of several turns; lengths that are not given are those of the workload and its classes."""
+
+    turns: str | int = 4
+    think: str | float = "lognormal:5s,3s"  # between an answer's end and the next turn's due time
+    history: str = "real"  # real | recorded | none: what stands for the former answers
+    first_input: str | int | None = None
+    input: str | int | None = None  # of the messages of later turns
+    output: str | int | None = None
+    system: int = 0  # tokens that all sessions begin with
+    role: str = "user"  # or tool: later turns bring a tool's results
+
+
 class Klass(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One class of requests of a mix. Lengths: a number or a distribution like "lognormal:6000,2000"."""
 
@@ -181,6 +194,7 @@ class Workload(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     exact_output: bool = False
     continuous_usage: bool = False  # chat and completions on vLLM and SGLang: the tokens so far in every event
     max_tokens_field: str | None = None
+    sessions: Sessions | None = None
     mix: dict[str, Klass] = {}
 
 

@@ -30,6 +30,7 @@ from llmgen.workload.pieces import clipped
 from llmgen.workload.prefixes import SharedPrefixes
 from llmgen.workload.prompts import SyntheticPrompts
 from llmgen.workload.requestlog import LogBodies
+from llmgen.workload.sessions import SessionDraws, SessionPrompts, SessionRows, check_sessions
 from llmgen.workload.tokenizers import Tokens
 from llmgen.workload.traces import TraceBlock
 from llmgen.workload.traces.mapping import DROPPED, ClassMap, ModelMap
@@ -78,6 +79,9 @@ class PlanBuilder:
         tokens = self.requests.tokens
         prompts = SyntheticPrompts(config.seed, static, tokens.vocabulary)
         sources = sources_of(self.requests, prompts, static)
+        self._sessions = None
+        if config.workload.sessions is not None:
+            self._sessions = SessionPrompts(config, self.dialect, prompts, static)
         self._bodies = BodyBuilder(self.requests.mix.frames, prompts, static, sources)
         self._log = LogBodies(config, self.dialect, self.classes)
         self._template_tokens = tokens.vocabulary.template_tokens
@@ -127,7 +131,10 @@ class PlanBuilder:
 
     def _write_rows(self, block: RequestBlock) -> None:
         first, due, drawn, told = self.rows_written, block.due, block.drawn, block.told
-        if told is not None and told.bodies is not None:
+        turns = block.sessions
+        if turns is not None and self._sessions is not None:
+            bodies = self._bodies.build(first, drawn, prompts=self._sessions.build(first, turns))
+        elif told is not None and told.bodies is not None:
             bodies = self._log.build(told.bodies, drawn)
         else:
             pieces = None if told is None else told.pieces
@@ -142,11 +149,14 @@ class PlanBuilder:
         rows["target"] = self._target
         rows["worker"] = index % self._workers
         rows["session"] = NO_SESSION
+        if turns is not None:
+            rows["session"], rows["turn"], rows["think"] = turns.session, turns.turn, turns.think
+            rows["worker"] = turns.session % self._workers  # a session's answers are one worker's
         rows["planned_input"], rows["planned_output"] = drawn.planned_input, drawn.planned_output
         rows["body_bytes"] = bodies.size
         _check_sizes(bodies.span_count, bodies.size)
         self._writer.write(rows, bodies.spans, bodies.own_bytes)
-        self.last_due_ns = max(0, int(due[-1]))
+        self.last_due_ns = max(0, int(due.max()))
         self.planned_input += int(drawn.planned_input.sum())
         self.planned_output += int(np.maximum(drawn.planned_output, 0).sum())
         self.rows_by_class += np.bincount(drawn.klass, minlength=len(self.classes))
@@ -167,6 +177,7 @@ class RequestBlock:
     due: NDArray[np.int64]
     drawn: Draws
     told: TraceBlock | None
+    sessions: SessionRows | None = None
 
 
 class Requests:
@@ -177,10 +188,14 @@ class Requests:
         self.config = config
         self.schedule = schedule.check(config.load)
         self.dialect = dialects.of(config.target)
+        check_sessions(config, self.dialect)
         self.classes: list[RequestClass] = request_classes(config, self.dialect, model)
         self.tokens = tokens or tokenizers.load(workload.tokenizer, workload.template_tokens)
         self.mix = Mix(self.classes, config.seed, self.tokens.vocabulary.template_tokens)
         self.drawn = 0  # requests so far
+        self._sessions = None
+        if workload.sessions is not None:
+            self._sessions = SessionDraws(config, self.classes, self.mix, self.tokens.vocabulary.template_tokens)
         names = [one.name for one in self.classes]
         if trace is not None:
             check_mapping(trace, names)
@@ -192,7 +207,9 @@ class Requests:
         self._blocks = _Regrouped(self._all_blocks())
 
     def next_block(self, rows: int) -> RequestBlock:
-        """The next `rows` requests, fewer at the end."""
+        """The next `rows` requests, fewer at the end; about as many where sessions are kept whole."""
+        if self._sessions is not None:
+            return self._next_sessions(rows, self._sessions)
         due, told = self._blocks.take(rows)
         given = None
         if told is not None:
@@ -207,7 +224,17 @@ class Requests:
         self.drawn += len(due)
         return RequestBlock(due, drawn, told)
 
+    def _next_sessions(self, rows: int, draws: SessionDraws) -> RequestBlock:
+        """Whole sessions; the number of requests that was asked for ends the last one."""
+        most = self.schedule.requests
+        begin, _ = self._blocks.take(draws.sessions_for(rows))
+        drawn, turns = draws.draw(begin, None if most is None else most - self.drawn)
+        self.drawn += len(turns.turn)
+        return RequestBlock(turns.due, drawn, None, turns)
+
     def exhausted(self) -> bool:
+        if self._sessions is not None and self.drawn == self.schedule.requests:
+            return True
         return self._blocks.exhausted()
 
     def _all_blocks(self) -> Iterator[Block]:

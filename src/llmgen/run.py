@@ -284,7 +284,7 @@ class Controller:
         """When even a slow worker must be over; far away while the plan's end is not known."""
         load, schedule = self.config.load, self.plan.schedule
         last = schedule.duration_ns
-        if last is None and self.plan.finished and not schedule.closed:
+        if last is None and self.plan.finished and not schedule.closed and not self.config.workload.sessions:
             last = self.plan.last_due_ns
         if last is None:
             return self.stop_by_ns
@@ -319,10 +319,11 @@ class Controller:
 
     def window_ns(self) -> tuple[int, int]:
         """The measured window, relative to the start."""
-        load = self.config.load
-        span = self.span_ns()
-        start = cut_ns(load.warmup, span)
-        end = FOREVER_NS if span is None else max(start, span - cut_ns(load.cooldown, span))
+        load, span = self.config.load, self.span_ns()
+        start, end = cut_ns(load.warmup, span), FOREVER_NS
+        turns_follow = self.config.workload.sessions and load.duration is None and not load.cooldown
+        if span is not None and not turns_follow:
+            end = max(start, span - cut_ns(load.cooldown, span))
         return start, end
 
     def span_ns(self) -> int | None:
@@ -333,8 +334,7 @@ class Controller:
         if schedule.duration_ns is not None and not schedule.trace:
             return schedule.duration_ns
         if self.plan.finished and not schedule.closed:
-            # one more than the last due time: the window includes it
-            return self.plan.last_due_ns + 1
+            return self.plan.last_due_ns + 1  # the window includes the last due time
         if schedule.expected_span_s is not None and math.isfinite(schedule.expected_span_s):
             return round(schedule.expected_span_s * NS)
         return None

@@ -26,6 +26,7 @@ from llmgen.metrics.verdict import thresholds
 from llmgen.telemetry import sampling
 from llmgen.workload import traces
 from llmgen.workload.mix import RequestClass, request_classes
+from llmgen.workload.sessions import check_sessions
 
 RECORD_LEVELS: Final = ("events", "requests")
 STAMPS: Final = ("kernel", "user")
@@ -67,6 +68,7 @@ def validate(config: RunConfig, environ: Mapping[str, str] = os.environ) -> None
     _check_load(config.load)
     _check_client(config)
     thresholds(config.verdict)
+    check_sessions(config, dialects.of(config.target))
     classes = request_classes(config, dialects.of(config.target), config.target.model or "any")
     _check_objectives(config, classes)
     sampling.check(config)

@@ -91,6 +91,16 @@ class Relay:
                         kept += data
                         other.sendall(data)
 
+    def bodies(self) -> dict[int, Any]:
+        """The bodies of the run's requests by their index."""
+        found = {}
+        for there, _ in self.passed:
+            for head, body in messages(bytes(there), h11.SERVER):
+                name = dict(head.headers).get(b"x-request-id")
+                if name and body:
+                    found[int(name.rpartition(b"-")[2])] = json.loads(body)
+        return found
+
     def answers(self) -> dict[int, Answer]:
         """Of the run's requests; the index is the last group of x-request-id."""
         found = {}
@@ -204,6 +214,23 @@ def test_whole_answers(engine: foreign.ForeignServer, offer: Offer, api: str) ->
         assert Finish(row["finish_reason"]).name == whole["choices"][0]["finish_reason"]
         assert row["bytes_in"] == len(said[int(row["index"])].body)
     assert (rows["first_token"] < 0).all()  # there is none to see
+
+
+def test_sessions_quote_the_engine(engine: foreign.ForeignServer, offer: Offer) -> None:
+    """Each turn's prompt holds what the engine really said before, read from the wire by h11 and json."""
+    relay = Relay(engine.port)
+    wanted = {"load.rate": 5.0, "load.requests": 12, "workload.output": TOKENS, "load.drain": 60.0}
+    wanted |= {"client.timeouts.first_token": 60.0, "client.timeouts.total": 60.0}
+    with OddServer(relay) as server:
+        result = offer(server.url, **wanted, **{"workload.sessions": {"turns": 3, "think": "20ms"}})
+    rows, said, asked = result.requests, relay.answers(), relay.bodies()
+    assert statuses(rows) == {"ok": 12}
+    assert set(np.unique(rows["turn"])) == {0, 1, 2}
+    for row in rows[rows["turn"] > 0]:
+        before = said[int(row["index"]) - 1].events
+        text = "".join(event["choices"][0]["delta"].get("content") or "" for event in before)
+        assert text
+        assert asked[int(row["index"])]["messages"][-2] == {"role": "assistant", "content": text}
 
 
 def test_all_at_once(engine: foreign.ForeignServer, offer: Offer) -> None:

@@ -23,7 +23,8 @@ def sessions_of(m: Measurements) -> Sessions | None:
     count = len(turns)
     due = np.full(count, np.iinfo(np.int64).max)
     end = np.full(count, -1, np.int64)
-    np.minimum.at(due, number, r["due"][rows])
+    begun = rows[r["due"][rows] >= 0]  # a turn that was never due has no time
+    np.minimum.at(due, number[r["due"][rows] >= 0], r["due"][begun])
     np.maximum.at(end, number, r["end"][rows])
     inside = (due >= m.window[0]) & (due < m.window[1])
     succeeded = inside & (np.bincount(number, ~m.ok[rows], count) == 0)

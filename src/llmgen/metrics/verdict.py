@@ -220,7 +220,8 @@ def _lag_text(summary: Summary, info: dict[str, Any], lag: float, limit: float) 
 
 def _delivered(summary: Summary) -> float | None:
     """Share of the scheduled requests that we brought to the target; one that the target refused was brought to it."""
-    r = summary.requests
+    # of sessions their first turns: what follows a failed turn is never due, and that is no fault of ours
+    r = summary.turns["0"].requests if "0" in summary.turns else summary.requests
     refused = ("dns_error", "connect_refused", "connect_timeout", "connect_error", "tls_error")
     if not r.scheduled:
         return None

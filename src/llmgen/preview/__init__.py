@@ -45,7 +45,12 @@ def preview(config: RunConfig, *, ttft_s: float = TTFT_S, itl_s: float = ITL_S) 
         block = requests.next_block(BLOCK_ROWS)
         if not len(block.due):
             break
-        gathered.add(block.due, block.drawn.klass, block.drawn.planned_input, block.drawn.planned_output)
+        due, drawn = block.due, block.drawn
+        order: slice | NDArray[np.intp] = slice(None)
+        if block.sessions is not None:
+            due = block.sessions.expected_due(ttft_s, itl_s)
+            order = np.argsort(due, kind="stable")
+        gathered.add(due[order], drawn.klass[order], drawn.planned_input[order], drawn.planned_output[order])
     if endless:
         notes.append(
             f"endless: the first {gathered.rows:,} requests are shown; the run's time decides how many there are"
@@ -85,14 +90,14 @@ class _Gathered:
         self.events += int(outputs.sum())
         if not self._closed:
             gaps = np.diff(due, prepend=self.last_due_ns) if self.rows else np.diff(due)
-            seconds = gaps / NS
+            seconds = np.maximum(gaps, 0) / NS  # a block's last turns may come after the next block's first
             self._gaps += [len(gaps), seconds.sum(), (seconds**2).sum()]
             self._seconds = _added(self._seconds, due // NS, 1)
             ttft_s, itl_s = self._service
             ends = due / NS + ttft_s + itl_s * np.maximum(outputs - 1, 0)
             self._change = _added(self._change, (due / NS / self._bin_s).astype(np.int64), 1)
             self._change = _added(self._change, (ends / self._bin_s).astype(np.int64) + 1, -1)
-            self.last_due_ns = int(due[-1])
+            self.last_due_ns = max(self.last_due_ns, int(due[-1]))
         self.rows += len(due)
 
     def figures(self, config: RunConfig, endless: bool, notes: list[str]) -> Preview:

@@ -84,14 +84,17 @@ class BodyBuilder:
         # Rows are grouped by frame and digits; 16 bits sort by radix.
         self._group_type = np.uint16 if len(frames) << _DIGIT_BITS < 1 << 16 else np.int64
 
-    def build(self, first: int, draws: Draws, pieces: Pieces | None = None) -> Bodies:
-        """The bodies of requests first, first + 1 … as drawn, their prompts made of the trace's `pieces` if there are.
+    def build(self, first: int, draws: Draws, pieces: Pieces | None = None, prompts: Parts | None = None) -> Bodies:
+        """The bodies of requests first, first + 1 … as drawn, their prompts made of the trace's `pieces` if there are,
+        or made already (`prompts`).
 
         Valid until the next call, which reuses the memory.
         """
         if self._template_tokens:
             draws = replace(draws, planned_input=np.maximum(draws.planned_input - self._template_tokens, 1))
-        if pieces is not None:
+        if prompts is not None:
+            parts = prompts
+        elif pieces is not None:
             parts = self._pieces.build(first, pieces, draws.planned_input)
         elif self._sources:
             parts = self._sourced(first, draws)

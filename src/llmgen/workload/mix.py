@@ -110,7 +110,7 @@ def _request_class(name: str, klass: Klass, config: RunConfig, dialect: Dialect,
                 max_tokens_field=workload.max_tokens_field,
                 overrides=compose(_tools(klass.tools or workload.tools), compose(workload.body, klass.body)),
                 key=f"{key}.body",
-                whole_prompt=data is not None,
+                whole_prompt=data is not None or workload.sessions is not None,
             )
         )
         for one in models

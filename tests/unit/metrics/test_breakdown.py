@@ -188,6 +188,18 @@ def test_sessions(tmp_path: Path) -> None:
     assert s.turns["1"].requests.scheduled == 3
 
 
+def test_a_turn_that_was_never_due_leaves_its_session_in_the_window(tmp_path: Path) -> None:
+    rows = request_rows(6)
+    rows["session"], rows["turn"] = np.repeat([0, 1], 3), np.tile([0, 1, 2], 2)
+    fail(rows, 1, Status.http_5xx)
+    fail(rows, 2, Status.never_sent)
+    rows["due"][2] = -1
+    found = summary_of(tmp_path, rows, config={"slo": ["ttft<500ms"]}).sessions
+    assert found is not None
+    assert (found.sessions, found.succeeded) == (2, 1)
+    assert found.goodput == pytest.approx(1 / 2)
+
+
 def test_late_turns_are_one_group(tmp_path: Path) -> None:
     rows = request_rows(60)
     rows["session"], rows["turn"] = 0, np.arange(60) // 2
