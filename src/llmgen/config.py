@@ -222,6 +222,7 @@ class Client(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     pin: bool = True
     http2_engine: str = "native"  # native | h2
     traceparent: bool = False
+    resend_unprocessed: bool = False  # what GOAWAY or REFUSED_STREAM left untouched goes out once more, due time kept
     retries: int = 0  # further attempts after a connection error, 429 or 503; latencies count from the first due
     abort_on: str | None = None
 

@@ -67,6 +67,7 @@ FLAGS: Final[Mapping[str, str]] = {
     "client.http2_engine": "--http2-engine",
     "client.traceparent": "--traceparent",
     "client.retries": "--retries",
+    "client.resend_unprocessed": "--resend-unprocessed",
     "client.abort_on": "--abort-on",
     "slo": "--slo",
     "slo_presets": "--slo-preset",

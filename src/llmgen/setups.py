@@ -79,6 +79,7 @@ def setups(
             kernel_stamps=client.stamps == "kernel",
             traceparent=client.traceparent,
             retries=client.retries,
+            resend_unprocessed=client.resend_unprocessed,
             http2_engine=client.http2_engine,
             keep_bodies=config.keep_bodies,
             secrets=target.secrets(prepared.headers),

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from llmgen.columns import Flag
 from odd_http2 import EVENTS, PIECES, Http2Peer, good, http2
 from odd_servers import Handler, OddServer, Peer
 from running import Offer, statuses
@@ -90,6 +91,22 @@ def test_refused_streams_cost_no_connection(offer: Offer) -> None:
         result = offer(server.url, **LOAD)
         assert server.accepted == 2
     assert statuses(result.requests) == {"ok": 20, "unprocessed": 20}
+
+
+def test_refused_streams_go_out_once_more_on_request(offer: Offer) -> None:
+    def refuse_first(peer: Http2Peer, stream: int) -> None:
+        peer.h2.reset_stream(stream, 7) if peer.posts <= 10 else good(peer, stream)
+
+    with OddServer(http2(refuse_first)) as server:
+        result = offer(server.url, **LOAD, **{"client.resend_unprocessed": True, "client.connections": 1})
+    rows = result.requests
+    again = (rows["flags"] & int(Flag.resent)) != 0
+    left = statuses(rows).get("unprocessed", 0)  # refused a second time: it is sent once more, not for ever
+    assert statuses(rows)["ok"] == len(rows) - left
+    assert again.sum() + left == 10
+    assert again.sum() >= 5
+    served = again & (rows["status"] == 0)
+    assert (rows["first_token"][served] > rows["due"][served]).all()
 
 
 def test_streams_that_are_reset_in_the_middle(offer: Offer) -> None:

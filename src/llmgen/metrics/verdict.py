@@ -97,6 +97,8 @@ def judge(summary: Summary, info: dict[str, Any], thresholds: Thresholds | None 
     suspect = _suspect(summary, info, t, complete=not incomplete, already=invalid)
     status = "incomplete" if incomplete else "invalid" if invalid else "suspect" if suspect else "valid"
     notes = _notes(summary)
+    if info.get("insecure"):
+        notes = ("the server's certificate was not verified (--insecure)", *notes)
     if suspect and not incomplete and not invalid and summary.client.stamps == "kernel":
         notes = ("the tokens' times stay true: they are the kernel's, not ours", *notes)
     return Verdict(status=status, reasons=(*incomplete, *invalid, *suspect), notes=notes)  # type: ignore[arg-type]

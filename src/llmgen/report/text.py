@@ -109,6 +109,9 @@ def _load(console: Console, summary: Summary, info: Mapping[str, Any]) -> None:
     if urls:
         more = f" and {len(urls) - 1} more" if len(urls) > 1 else ""
         line(console, "target", urls[0] + more)
+        protocol = protocol_text(info)
+        if protocol:
+            line(console, "protocol", protocol)
     arrival = f" {plain(load.arrival)}" if load.arrival else ""
     offered = f"{requests.scheduled:,} requests,{arrival}"
     if load.offered_rate is not None:
@@ -122,6 +125,21 @@ def _load(console: Console, summary: Summary, info: Mapping[str, Any]) -> None:
     line(console, "delivered", f"{sent}; at most {load.peak_in_flight:,} in flight")
     line(console, "ended", outcome(requests))
     line(console, "window", _window_text(summary, window.requests))
+
+
+def protocol_text(info: Mapping[str, Any]) -> str:
+    """HTTP version, and what TLS took: `HTTP/2, TLSv1.3, 8 handshakes (6 resumed)`; "" for plain HTTP/1.1."""
+    servers = [server for server in info.get("server") or () if isinstance(server, Mapping)]
+    parts = []
+    if any(server.get("protocol") == 2 for server in servers):
+        parts.append("HTTP/2")
+    versions = sorted({plain(str(server["tls"])) for server in servers if server.get("tls")})
+    if versions:
+        workers = [worker for worker in info.get("workers_detail") or () if isinstance(worker, Mapping)]
+        done, resumed = (sum(int(w.get(name) or 0) for w in workers) for name in ("tls_handshakes", "tls_resumed"))
+        parts = parts or ["HTTP/1.1"]
+        parts.append(f"{', '.join(versions)}, {done:,} handshakes ({resumed:,} resumed)")
+    return ", ".join(parts)
 
 
 def _window_text(summary: Summary, counts: Counts) -> str:

@@ -81,6 +81,7 @@ VALUES: dict[str, tuple[str | None, Any]] = {
     "client.pin": (None, False),
     "client.traceparent": (None, True),
     "client.retries": ("2", 2),
+    "client.resend_unprocessed": (None, True),
     "client.patience": ("3s", 3.0),
     "slo": ("ttft<1s", ("ttft<1s",)),
     "slo_presets": ("mlperf:llama2-70b:server", ("mlperf:llama2-70b:server",)),

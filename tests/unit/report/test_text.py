@@ -16,7 +16,7 @@ from llmgen.metrics.figures import Summary, Verdict
 from llmgen.metrics.summary import summarise
 from llmgen.records import open_run
 from llmgen.report.canvas import number, share
-from llmgen.report.text import render
+from llmgen.report.text import protocol_text, render
 
 HOSTILE = "\x1b[2J\x1b]0;title\x07</script>\r\n\0=1+1 \u202e"
 
@@ -40,6 +40,15 @@ def make(path: Path, **info: Any) -> tuple[Summary, dict[str, Any]]:
 
 def plain_text(text: str) -> str:
     return re.sub(r"\x1b\[[0-9;]*m", "", text)
+
+
+def test_the_protocol_is_told_where_it_is_not_plain_http1() -> None:
+    assert protocol_text({"server": [{"protocol": 1}]}) == ""
+    assert protocol_text({"server": [{"protocol": 2}]}) == "HTTP/2"
+    workers = [{"tls_handshakes": 8, "tls_resumed": 6}, {"tls_handshakes": 4}]
+    info = {"server": [{"protocol": 2, "tls": "TLSv1.3"}], "workers_detail": workers}
+    assert protocol_text(info) == "HTTP/2, TLSv1.3, 12 handshakes (6 resumed)"
+    assert protocol_text({"server": "edited", "workers_detail": 3}) == ""
 
 
 def test_report_says_what_the_summary_says(tmp_path: Path) -> None:
