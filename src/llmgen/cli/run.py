@@ -148,8 +148,8 @@ Exit codes: 0 done, 1 bug, 2 usage or configuration, 3 an objective missed,
 @client("--no-pin", is_flag=True, help="Do not pin workers to cores.")
 @client("--http2-engine", metavar="native|h2", help="h2: an independent, slow codec to compare with.  "
         "[default: native]")  # fmt: skip
-@client("--resend-unprocessed", is_flag=True, help="HTTP/2: send a request that GOAWAY or REFUSED_STREAM left unprocessed "
-        "once more; its due time is kept, the record flagged.")  # fmt: skip
+@client("--resend-unprocessed", is_flag=True, help="HTTP/2: send what GOAWAY or REFUSED_STREAM left unprocessed once "
+        "more; its due time is kept, the record flagged.")  # fmt: skip
 @client("--retries", type=int, metavar="N", help="Up to N further attempts after a connection error, 429 or 503; "
         "Retry-After is honoured, latency counts from the first due time.  [default: 0]")  # fmt: skip
 @client("--traceparent", is_flag=True, help="Send a W3C trace context with each request.")
