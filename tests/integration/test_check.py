@@ -84,9 +84,9 @@ def test_an_odd_server_gets_a_handful_of_requests_and_is_asked_as_the_load_would
         asked = [(request.method, request.path) for request in server.requests]
     assert report.exit_code == 0
     posts = [request for request in server.requests if request.method == "POST"]
-    assert len(posts) == 1
-    assert posts[0].json()["temperature"] == 0
-    assert len(asked) <= 5
+    assert len(posts) == 2  # a short one, and one of the load's own length
+    assert all(post.json()["temperature"] == 0 for post in posts)
+    assert len(asked) <= 8
 
 
 def test_nobody_listens():

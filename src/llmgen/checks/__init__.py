@@ -1,13 +1,14 @@
 """`llmgen check`: this machine, the target and the load between them, before a run; every fault with its cure.
 
-Sends next to nothing: a connection to each address, a question for the models, and one short request to each target.
+Sends little: a connection to each address, a question for the models, one short request to each target, and to the
+first one the shortest and the longest request of each class.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-from llmgen.checks import endpoint, load, local, warm
+from llmgen.checks import endpoint, load, local, ranges, warm
 from llmgen.checks.findings import Check, Level, Report, report
 from llmgen.config import RunConfig
 from llmgen.logs import set_up_log
@@ -44,6 +45,8 @@ def check(config: RunConfig) -> Report:
             first = first or times
         checks += [of_target(check, one.url) for check in found] if len(targets) > 1 else found
     checks += load.look(config, targets, looks, first)
+    if first is not None and all(check.level is not Level.fail for check in checks):
+        checks += ranges.look(config)
     return report(checks)
 
 

@@ -24,7 +24,8 @@ Examples:
   llmgen check load.yaml
 \b
 Takes every flag of run that belongs to the load: change the one word. Sends a
-connection to each address, a question for the models and one short request.
+connection to each address, a question for the models, one short request, and
+the shortest and the longest of each class.
 Exit codes: 0 nothing failed, 2 configuration or limits, 5 target unreachable.""",
 )
 @click.argument("config", required=False, type=click.Path(path_type=Path))
