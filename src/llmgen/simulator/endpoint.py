@@ -48,7 +48,8 @@ class Endpoint:
         """Ends the child, its truth log complete; its exit code. Does nothing the second time."""
         process = self._process
         if process.poll() is None:
-            process.terminate()
+            assert process.stdin is not None
+            process.stdin.close()  # it ends with its standard input; a signal might meet it on its way out
             try:
                 process.wait(STOP_SECONDS)
             except subprocess.TimeoutExpired:

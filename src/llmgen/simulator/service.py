@@ -65,8 +65,8 @@ class Service:
             thread.start()
 
     def ask_to_end(self) -> None:
-        """Makes `ended` readable; may be called by a signal handler."""
-        with suppress(BlockingIOError):
+        """Makes `ended` readable; may be called by a signal handler, also when the end is under way already."""
+        with suppress(OSError):  # full: it is readable; closed: nobody waits any more
             os.write(self._end, b"x")
 
     def stop(self) -> None:
@@ -265,6 +265,7 @@ def _signals(service: Service) -> Iterator[None]:
     def on_signal(number: int, frame: object) -> None:
         service.ask_to_end()
 
+    # A second signal during the end must not cut the truth log off, so the handlers stay until all is closed.
     before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
