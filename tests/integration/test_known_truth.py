@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from running import Offer, statuses
 
 from llmgen.simulator import Endpoint
+from running import Offer, statuses
 
 MS = 1_000_000
 LATE_MS = 25.0  # how much later than the truth the median may be on a machine that does other things

@@ -106,7 +106,7 @@ def _kinds_of_load(runs: Sequence[Run]) -> Check:
     missing = [name for name, there in done.items() if not there]
     state: State = "done" if not missing else "partly" if len(missing) < len(done) else "open"
     return Check(
-        item=item, state=state, note=f"not yet: {', '.join(missing)} (llmgen test)" if missing else "all three"
+        item=item, state=state, note=f"not yet: {', '.join(missing)}" if missing else "all three"
     )
 
 
@@ -122,7 +122,7 @@ def _autoscaling(runs: Sequence[Run]) -> Check:
     seen = sorted(rules & {"cold-start", "error-spikes"})
     if seen:
         return Check(item=item, state="partly", note=f"seen: {', '.join(seen)}; hold them against your scaling events")
-    return Check(item=item, state="open", note="llmgen test spike and coldstart; kill an instance during a run")
+    return Check(item=item, state="open", note="a spike of the rate, a cold start, an instance killed during a run")
 
 
 def _targets(runs: Sequence[Run]) -> Check:

@@ -224,7 +224,7 @@ def cold_start(m: Measurements, summary: Summary) -> Finding | None:
             f"median of the first {COLD_REQUESTS} requests {first / 1e6:.4g} ms, of the others {rest / 1e6:.4g} ms",
             f"{int(slow[0]) if len(slow) else len(rows)} requests in a row from the start are that slow",
         ),
-        advice="measure it by itself (llmgen test coldstart), and cut it from this one with --warmup",
+        advice="measure it by itself, in a run of its own on a fresh server, and cut it from this one with --warmup",
     )
 
 

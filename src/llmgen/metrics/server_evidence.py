@@ -229,7 +229,7 @@ def memory_creep(e: Evidence) -> Finding | None:
                 f"{slope / 1e6:,.4g} MB an hour, {grown:.1%} over the last two thirds of the window "
                 f"(Mann-Kendall tau {tau:.2f})",
             ),
-            advice="soak it longer (llmgen test soak) to see whether it ends, and compare with an older build",
+            advice="load it longer to see whether it ends, and compare with an older build",
         )
     return None
 
