@@ -7,20 +7,15 @@ stream is for 1,000 chunks of about 200 bytes, of a head for 1,000 whole answers
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
 from types import ModuleType
 
 import httptools
 import pytest
-from Cython.Build import cythonize
 from pytest_benchmark.fixture import BenchmarkFixture
-from setuptools import Distribution, Extension
 
 from llmgen.wire import http1
 
-HERE = Path(__file__).parent
-SRC = HERE.parent / "src"
+LOOP = "codec_loop_http1"
 CHUNKS = 1000
 READ_BYTES = 64 << 10  # the core's read buffer
 
@@ -32,30 +27,6 @@ EVENT = b"data: " + b"x" * 192 + b"\n\n"
 CHUNK = b"%x\r\n%b\r\n" % (len(EVENT), EVENT)
 STREAM = b"HTTP/1.1 200 OK\r\n" + FIELDS + b"transfer-encoding: chunked\r\n\r\n" + CHUNK * CHUNKS + b"0\r\n\r\n"
 ANSWER = b"HTTP/1.1 200 OK\r\n" + FIELDS + b"content-length: 200\r\n\r\n" + EVENT
-
-
-@pytest.fixture(scope="module")
-def loop(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
-    build = tmp_path_factory.mktemp("loop")
-    name = "codec_loop_http1"
-    extension = Extension(name, [str(HERE / f"{name}.pyx")], extra_compile_args=["-std=c11", "-O3"])
-    modules = cythonize(
-        [extension],
-        include_path=[str(SRC)],
-        build_dir=str(build),
-        quiet=True,
-        compiler_directives={"language_level": "3", "boundscheck": False, "wraparound": False},
-    )
-    command = Distribution({"ext_modules": modules}).get_command_obj("build_ext")
-    command.build_lib = command.build_temp = str(build)
-    command.ensure_finalized()
-    command.run()
-    spec = importlib.util.spec_from_file_location(name, command.get_ext_fullpath(name))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.mark.parametrize(

@@ -6,19 +6,14 @@ frames, or 1,000 requests.
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
 from types import ModuleType
 
 import pytest
-from Cython.Build import cythonize
 from pytest_benchmark.fixture import BenchmarkFixture
-from setuptools import Distribution, Extension
 
 from llmgen.wire import http2, reference
 
-HERE = Path(__file__).parent
-SRC = HERE.parent / "src"
+LOOP = "codec_loop_http2"
 FRAMES = 10_000
 REQUESTS = 1_000
 STREAMS = 100
@@ -40,30 +35,6 @@ SETTINGS = bytes([0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 3, 0, 15, 66, 64])  # MAX_CONCUR
 
 def frame(type: int, flags: int, sid: int, payload: bytes) -> bytes:
     return len(payload).to_bytes(3, "big") + bytes([type, flags]) + sid.to_bytes(4, "big") + payload
-
-
-@pytest.fixture(scope="module")
-def loop(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
-    build = tmp_path_factory.mktemp("loop")
-    name = "codec_loop_http2"
-    extension = Extension(name, [str(HERE / f"{name}.pyx")], extra_compile_args=["-std=c11", "-O3"])
-    modules = cythonize(
-        [extension],
-        include_path=[str(SRC)],
-        build_dir=str(build),
-        quiet=True,
-        compiler_directives={"language_level": "3", "boundscheck": False, "wraparound": False},
-    )
-    command = Distribution({"ext_modules": modules}).get_command_obj("build_ext")
-    command.build_lib = command.build_temp = str(build)
-    command.ensure_finalized()
-    command.run()
-    spec = importlib.util.spec_from_file_location(name, command.get_ext_fullpath(name))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def heads(first: int, count: int) -> bytes:

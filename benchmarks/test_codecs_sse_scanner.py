@@ -6,45 +6,16 @@ event would cost more than what is measured. Every figure is for 1,000 events of
 
 from __future__ import annotations
 
-import importlib.util
 import json
-from pathlib import Path
 from types import ModuleType
 
 import pytest
-from Cython.Build import cythonize
-from setuptools import Distribution, Extension
 
 from llmgen.wire import scanner
 
-HERE = Path(__file__).parent
-SRC = HERE.parent / "src"
+LOOP = "codec_loop_sse_scanner"
 EVENTS = 1000
 READ_BYTES = 64 << 10  # the core's read buffer
-
-
-@pytest.fixture(scope="module")
-def loop(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
-    build = tmp_path_factory.mktemp("loop")
-    name = "codec_loop_sse_scanner"
-    extension = Extension(name, [str(HERE / f"{name}.pyx")], extra_compile_args=["-std=c11", "-O3"])
-    modules = cythonize(
-        [extension],
-        include_path=[str(SRC)],
-        build_dir=str(build),
-        quiet=True,
-        compiler_directives={"language_level": "3", "boundscheck": False, "wraparound": False},
-    )
-    command = Distribution({"ext_modules": modules}).get_command_obj("build_ext")
-    command.build_lib = command.build_temp = str(build)
-    command.ensure_finalized()
-    command.run()
-    spec = importlib.util.spec_from_file_location(name, command.get_ext_fullpath(name))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def body(spaced: bool, growing_usage: bool = False) -> bytes:

@@ -385,7 +385,6 @@ class Controller:
         if self.config.keep_bodies:
             with contextlib.suppress(OSError):
                 self.plan_dir.rename(self.directory / "bodies")
-                rundir.hide_secrets(self.directory, targets_of.secrets(self.prepared.headers))
         else:
             shutil.rmtree(self.plan_dir, ignore_errors=True)
         (self.directory / "control.bin").unlink(missing_ok=True)

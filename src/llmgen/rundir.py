@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from llmgen.columns import Status
-from llmgen.credentials import HIDDEN, hide
+from llmgen.credentials import hide
 from llmgen.errors import ConfigError
 
 SAMPLES: Final = 20  # of each status and HTTP code (docs/contract.md)
@@ -66,20 +66,6 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
         file.flush()
         os.fsync(file.fileno())
     part.replace(path)
-
-
-def hide_secrets(directory: Path, secrets: Sequence[str]) -> None:
-    """Kept answers of a server that echoes credentials."""
-    if not secrets:
-        return
-    for path in directory.glob("answers-*.jsonl"):
-        part = path.with_name(f".{path.name}.tmp")
-        with path.open(encoding="utf-8") as source, part.open("w", encoding="utf-8") as file:
-            for line in source:
-                for secret in secrets:
-                    line = line.replace(json.dumps(secret)[1:-1], HIDDEN)
-                file.write(line)
-        part.replace(path)
 
 
 def gather_errors(directory: Path, secrets: Sequence[str]) -> None:

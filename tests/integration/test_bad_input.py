@@ -376,3 +376,18 @@ def test_no_request_after_a_refusal(endpoint, tmp_path):
     assert done.returncode == 2
     assert "simulated" in done.stderr
     assert Status.never_sent.name not in done.stdout
+
+
+def test_kept_answers_hold_no_secret(tmp_path):
+    key = "sk-0123456789abcdefghijk"
+
+    def echo(peer: Peer, request: Request) -> None:
+        peer.send(whole(f"bad key {request.header('authorization')}".encode(), b"500 Oops", kind=b"text/plain"))
+
+    with OddServer(answering(echo)) as server:
+        run_command(*flags_of_short_run(server.url, tmp_path), "--keep-bodies", env=environment(OPENAI_API_KEY=key))
+    [answers] = tmp_path.rglob("answers-0.jsonl")
+    assert "bad key" in answers.read_text()
+    for path in tmp_path.rglob("*"):
+        if path.is_file():
+            assert key.encode() not in path.read_bytes(), path
