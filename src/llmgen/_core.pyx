@@ -11,8 +11,8 @@ the timeline and the histograms' minutes.
 """
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, Py_buffer, PyBuffer_Release, PyObject_GetBuffer
-from libc.errno cimport EINTR, errno
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.errno cimport errno
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 from posix.time cimport CLOCK_MONOTONIC, itimerspec
@@ -40,14 +40,12 @@ from llmgen.core cimport (
     HeadBytes,
     Target,
 )
-from llmgen.exchange cimport STATUS_CANCELLED, STATUS_COUNT, Exchange, Expect, answers_sink
+from llmgen.exchange cimport STATUS_CANCELLED, Exchange, Expect, answers_sink
 from llmgen.counting cimport counting_publish, counting_second
 from llmgen.flight cimport flight_any, flight_begin, flight_expired, flight_free, flight_session_target
 from llmgen.pacer cimport (
     NEVER,
     PACER_DUE,
-    PACER_ERROR,
-    PACER_LATE_PLAN,
     PACER_NOTHING,
     Control,
     Due,

@@ -17,7 +17,6 @@ cdef enum Outcome:
     CONN_NOTHING = 0
     CONN_OPENED = 1              # requests can go out now
     CONN_LOST = 2                # unusable; `status` and `reason` say why. The core closes it
-    CONN_CAPACITY = 4            # http2: the peer may have given room for more streams
 
 
 cdef enum ConnectionState:
@@ -72,7 +71,6 @@ cdef struct Connection:
     int64_t connect_start, connected, secured
     int64_t last_read
     int64_t last_stamp           # the same as CLOCK_REALTIME told it
-    int64_t idle_since
     # http1
     Http1Parser http1
     Exchange* exchange           # the one in progress, or the one that waits for this connection to open

@@ -8,7 +8,7 @@ in the socket comes with the next batch, after the other connections had their t
 from libc.errno cimport (
     EADDRINUSE, EADDRNOTAVAIL, EAGAIN, ECONNREFUSED, ECONNRESET, EINPROGRESS, EINTR, EMFILE, ENFILE, ENOBUFS,
     ENOENT, ENOMEM, ETIMEDOUT, errno)
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 from posix.time cimport timespec
@@ -29,7 +29,7 @@ from llmgen.channel cimport (
     channel_sent,
     channel_write,
 )
-from llmgen.clock cimport ClockOffset, clock_offset, monotonic_ns
+from llmgen.clock cimport clock_offset, monotonic_ns
 from llmgen.exchange cimport (
     EXCHANGE_ANSWERING,
     EXCHANGE_SENDING,
@@ -61,7 +61,7 @@ from llmgen.twin cimport (
     twin_sent,
     twin_submit,
 )
-from llmgen.wire.http1 cimport HTTP1_OK, http1_begin, http1_eof, http1_feed, http1_free, http1_idle, http1_init, http1_reason
+from llmgen.wire.http1 cimport HTTP1_OK, http1_begin, http1_eof, http1_feed, http1_free, http1_init, http1_reason
 from llmgen.wire.http2 cimport (
     HTTP2_CLIENT,
     HTTP2_OK,
@@ -315,7 +315,7 @@ cdef int64_t after_connect(Network* n, Connection* c) noexcept nogil:
 
 cdef int settled(Network* n, Connection* c, bint ready) noexcept nogil:
     """http2, after a read: the connection is open once the peer's SETTINGS are there."""
-    cdef int outcome = CONN_CAPACITY
+    cdef int outcome = CONN_NOTHING
     if c.state == CONN_SETTLING and ready:
         c.state = CONN_OPEN
         c.secured = after_connect(n, c)
@@ -401,19 +401,23 @@ cdef int failed_write(Network* n, Connection* c, ssize_t error) noexcept nogil:
     return on_reset(n, c)
 
 
-cdef int connection_send(Network* n, Connection* c, Exchange* x, iovec* parts, int count) noexcept nogil:
-    """http1: the head and the body of a request. `parts` is used up; the body's bytes must stay until row.sent."""
-    cdef ssize_t size
-    cdef int at = 0
-    cdef size_t head
-    c.exchange = x
+cdef void take_up(Network* n, Connection* c, Exchange* x) noexcept nogil:
+    """The exchange is this connection's now."""
     x.connection = c
     x.state = EXCHANGE_SENDING
     x.active = n.now
     if c.requests:
         x.row.flags |= FLAG_REUSED
     c.requests += 1
-    c.streams = 1
+    c.streams += 1
+
+
+cdef int connection_send(Network* n, Connection* c, Exchange* x, iovec* parts, int count) noexcept nogil:
+    """http1: the head and the body of a request. `parts` is used up; the body's bytes must stay until row.sent."""
+    cdef ssize_t size
+    cdef int at = 0
+    c.exchange = x
+    take_up(n, c, x)
     http1_begin(&c.http1, <uint64_t>x, False)
     x.row.send = monotonic_ns()
     if c.secure:
@@ -480,13 +484,7 @@ cdef int connection_submit(
     if stream < 0:
         return stream
     x.stream = <uint32_t>stream
-    x.connection = c
-    x.state = EXCHANGE_SENDING
-    x.active = n.now
-    if c.requests:
-        x.row.flags |= FLAG_REUSED
-    c.requests += 1
-    c.streams += 1
+    take_up(n, c, x)
     x.send_next = c.unsent
     c.unsent = x
     return 0

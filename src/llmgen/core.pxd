@@ -126,7 +126,6 @@ cdef struct Core:
     bint offering                # False: nothing more is taken from the plan
     bint stopped                 # nothing at all is sent any more, neither retries nor turns
     uint64_t open_turns          # requests in flight whose session has a further turn
-    int64_t last_due             # of what was dispatched
     int64_t drain_until          # NEVER while offering
     int64_t lag_max              # of this second
     # counts

@@ -19,7 +19,6 @@ from llmgen.recorder cimport (
     HIST_UNCERTAINTY,
     STREAM_EVENTS,
     EventRow,
-    Records,
     RequestRow,
     records_commit,
     records_new_event,
@@ -44,7 +43,6 @@ from llmgen.wire.scanner cimport (
     SCAN_DONE,
     SCAN_MALFORMED,
     ScanFound,
-    ScanMemory,
     scan_event,
     scan_event_after,
 )

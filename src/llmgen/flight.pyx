@@ -5,14 +5,12 @@ it may have expired, whatever happens to it until then; when its slot comes up, 
 exchange either expires or moves on.
 """
 
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memset
 
 from llmgen.core cimport WHEEL_SHIFT, WHEEL_SLOTS, Core, Target
 from llmgen.exchange cimport (
-    EXCHANGE_ANSWERING,
-    EXCHANGE_FREE,
     EXCHANGE_SENDING,
     EXCHANGE_WAITING,
     MODE_ERROR,
@@ -32,7 +30,7 @@ from llmgen.exchange cimport (
     exchange_finish,
     exchange_free,
 )
-from llmgen.pacer cimport NEVER, Due, PlanRow, Slot, pacer_next_turn, pacer_push, pacer_release
+from llmgen.pacer cimport Due, PlanRow, Slot, pacer_next_turn, pacer_push, pacer_release
 from llmgen.recorder cimport (
     HIST_LAG,
     STREAM_REQUESTS,
@@ -139,7 +137,6 @@ cdef Exchange* flight_begin(Core* k, const Due* due, int64_t now) noexcept nogil
         k.lag_max = now - due.due
     k.dispatched += 1
     k.in_flight += 1
-    k.last_due = due.due
     flight_deadline(k, x, now)
     return x
 

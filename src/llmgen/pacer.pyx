@@ -8,9 +8,9 @@ A segment is mapped when the cursor reaches it and unmapped when the cursor has 
 """
 
 from libc.errno cimport EINVAL, ENAMETOOLONG, ENOMEM, errno
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
 from libc.stdio cimport snprintf
-from libc.stdlib cimport calloc, free, realloc
+from libc.stdlib cimport free, realloc
 from libc.string cimport memset, strlen, strcpy
 
 from llmgen.plan import PLAN_DTYPE, SOURCE_STATIC, SPAN_DTYPE

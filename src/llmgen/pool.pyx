@@ -15,7 +15,6 @@ from posix.uio cimport iovec
 
 from llmgen.clock cimport monotonic_ns
 from llmgen.connection cimport (
-    CONN_CAPACITY,
     CONN_CLOSING,
     CONN_CONNECTING,
     CONN_FREE,
@@ -32,7 +31,7 @@ from llmgen.connection cimport (
     connection_send,
     connection_submit,
 )
-from llmgen.core cimport REQUEST_HEAD_BYTES, SCRATCH_BYTES, Core, HeadBytes, Target
+from llmgen.core cimport SCRATCH_BYTES, Core, HeadBytes, Target
 from llmgen.exchange cimport (
     EXCHANGE_OPENING,
     EXCHANGE_WAITING,
@@ -50,7 +49,7 @@ from llmgen.exchange cimport (
     exchange_again,
     exchange_status,
 )
-from llmgen.flight cimport flight_deadline, flight_finish
+from llmgen.flight cimport flight_finish
 from llmgen.pacer cimport SPAN_ANSWER, PlanRow, PlanSpan, pacer_span, pacer_spans
 from llmgen.session cimport Session, session_find
 from llmgen.wire.hpack cimport hpack_put_literal
@@ -313,7 +312,6 @@ cdef void freed(Core* k, Connection* c) noexcept nogil:
     cdef Target* t = &k.targets[c.target]
     cdef Exchange* x = t.waiting
     if x == NULL:
-        c.idle_since = k.network.now
         push_front(&t.idle, c)
         return
     stop_waiting(k, x)

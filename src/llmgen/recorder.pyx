@@ -10,9 +10,9 @@ DISK_WAIT_S, then the disk counts as failed) and counts that in `late_segments`.
 """
 
 from libc.errno cimport ENOMEM, ETIMEDOUT, errno
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 from libc.stdio cimport snprintf
-from libc.stdlib cimport calloc, free, malloc, realloc
+from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcpy, memset
 from posix.time cimport CLOCK_REALTIME, clock_gettime, timespec
 
@@ -71,6 +71,8 @@ assert sizeof(EventRow) == EVENT_DTYPE.itemsize
 assert sizeof(TimelineRow) == TIMELINE_DTYPE.itemsize
 assert sizeof(HistogramRow) == HISTOGRAM_DTYPE.itemsize
 assert HIST_BUCKETS == HISTOGRAM_BUCKETS
+# make_segment writes these three as C constants
+assert SEGMENT_MAGIC == b"LLMGREC1" and RECORD_VERSION == 1 and SEGMENT_HEADER_BYTES == 4096
 
 cdef enum:
     PAGE = 4096
