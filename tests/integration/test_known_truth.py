@@ -25,10 +25,11 @@ def test_fixed_times(offer: Offer, serve: Callable[..., Endpoint]) -> None:
         assert abs(dist.p50 - truth) < LATE_MS
     assert latency.e2e_ms is not None
     assert latency.e2e_ms.min >= 60 + 5 * 15 - 1
-    ttft = (result.requests["first_token"] - result.requests["send"]) / MS
-    assert (ttft >= 60 - 1).all()  # nothing comes before its time
+    ttft_ns = result.requests["first_token"] - result.requests["send"]
+    assert (ttft_ns >= 59 * MS).all()  # nothing comes before its time
     assert latency.ttft_ms is not None
-    assert latency.ttft_ms.p50 == round(float(np.percentile(ttft, 50)), 6)
+    # numpy's percentile of the raw values; scaled last, for half a nanosecond in the middle may round either way
+    assert latency.ttft_ms.p50 == round(float(np.percentile(ttft_ns, 50)) * 1e-6, 6)
 
 
 def test_a_queue_with_known_waits(offer: Offer, serve: Callable[..., Endpoint]) -> None:
