@@ -15,6 +15,7 @@ from llmgen.durations import parse_duration
 from llmgen.errors import ConfigError
 
 DENIED_FIRST: Final = 20  # so many first answers, all 401, 403 or 404: nothing else is to be expected
+STOPPED: Final = "stopped by itself: "  # so begins the reason of a run that was ended by a rule
 _FORM: Final = re.compile(r"\s*(error_rate|in_flight)\s*(>=|>)\s*([0-9.]+)\s*(%?)\s*(?:for\s+(\S+))?\s*")
 _COUNTED: Final = [s.value for s in Status if s not in (Status.ok, Status.cancelled, Status.in_flight)]
 

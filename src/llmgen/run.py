@@ -27,7 +27,7 @@ import numpy as np
 from llmgen import machine, rundir
 from llmgen import target as targets_of
 from llmgen import workers as processes
-from llmgen.abort import AbortRule, AbortWatch
+from llmgen.abort import STOPPED, AbortRule, AbortWatch
 from llmgen.abort import parse as parse_abort
 from llmgen.columns import REQUEST_DTYPE, Status
 from llmgen.config import RunConfig, redact
@@ -255,7 +255,7 @@ class Controller:
                 view.update(self.control.counters, planned, "stopping" if self.interrupts else "")
             reason = None if self.interrupts or self.reasons else self.watch.look(self.control.counters)
             if reason is not None:
-                self.stop_offering(f"stopped by itself: {reason}")
+                self.stop_offering(f"{STOPPED}{reason}")
             if time.monotonic_ns() > self.latest_end_ns():
                 self.reasons.append("workers did not end in time and were killed")
                 workers.kill()

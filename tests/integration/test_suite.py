@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 
 import llmgen
-from llmgen import suite as suites
+from llmgen import series
 from llmgen.config import RunConfig, load_config, merge
 from llmgen.errors import ConfigError, TargetError
-from llmgen.suite import read_suite, run_suite
+from llmgen.series import read_suite
+from llmgen.suite import run_suite
 from running import configuration, llmgen_command, run_command
 
 MATRIX = {"workload.output": [4, 16], "workload.stream": [True, False]}
@@ -70,7 +71,7 @@ def test_a_matrix_from_start_to_report(tmp_path: Path, serve: Any) -> None:
 
 def test_a_suite_that_broke_goes_on_where_it_was(tmp_path: Path, serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     config = small(serve().url, tmp_path)
-    real, calls = suites.run, []
+    real, calls = series.run, []
 
     def breaks(config: RunConfig, **settings: Any) -> Any:
         calls.append(settings["directory"].name)
@@ -79,7 +80,7 @@ def test_a_suite_that_broke_goes_on_where_it_was(tmp_path: Path, serve: Any, mon
             raise TargetError("the server has gone")
         return real(config, **settings)
 
-    monkeypatch.setattr(suites, "run", breaks)
+    monkeypatch.setattr(series, "run", breaks)
     with pytest.raises(TargetError, match="has gone"):
         run_suite(config, quiet=True)
     (directory,) = [path for path in tmp_path.iterdir() if not path.is_symlink()]
@@ -108,7 +109,7 @@ def test_two_processes_do_not_run_the_same_suite(tmp_path: Path, serve: Any, mon
             run_suite(config, quiet=True)
         raise TargetError("enough")
 
-    monkeypatch.setattr(suites, "run", inner)
+    monkeypatch.setattr(series, "run", inner)
     with pytest.raises(TargetError, match="enough"):
         run_suite(config, quiet=True)
 

@@ -1,4 +1,4 @@
-"""What `llmgen run` and `llmgen report` print of a suite."""
+"""What `llmgen run`, `search`, `test` and `report` print of a suite."""
 
 from __future__ import annotations
 
@@ -15,13 +15,17 @@ def is_suite_directory(path: Path) -> bool:
 
 
 def show_suite(directory: Path, *, as_json: bool, quiet: bool = False) -> None:
-    """Cells, effects and streamed pairs, read again from the suite's runs; suite.json with `as_json`."""
+    """What the runs show, read again from them: cells and effects, or a conclusion; suite.json with `as_json`."""
     import msgspec
 
     from llmgen.matrix import label_of
     from llmgen.report.suite import render_suite
+    from llmgen.series import MATRIX, read_suite
     from llmgen.suite import cell_runs, report_suite
 
+    if read_suite(directory).kind != MATRIX:
+        show_series(directory, as_json=as_json, quiet=quiet)
+        return
     suite = report_suite(directory)
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(suite), indent=1))
@@ -33,4 +37,21 @@ def show_suite(directory: Path, *, as_json: bool, quiet: bool = False) -> None:
             title, levels, cell_runs(suite), suite.effects, suite.streamed, label_of, width=width, color=use_color()
         )
         click.echo(text, nl=False)
+        click.echo(f"\n{directory}  (llmgen report {directory}/0001)")
+
+
+def show_series(directory: Path, *, as_json: bool, quiet: bool = False) -> None:
+    """The runs of a search or a test and what they show; suite.json with `as_json`."""
+    import msgspec
+
+    from llmgen.report.series import render_runs
+    from llmgen.series import read_suite, with_figures
+
+    suite = with_figures(directory, read_suite(directory))
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(suite), indent=1))
+    elif not quiet:
+        width = shutil.get_terminal_size((80, 24)).columns
+        title = f"{suite.kind} {suite.name}: {suite.outcome or suite.state}"
+        click.echo(render_runs(title, msgspec.to_builtins(suite.runs), width=width, color=use_color()), nl=False)
         click.echo(f"\n{directory}  (llmgen report {directory}/0001)")

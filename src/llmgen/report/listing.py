@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from rich.console import Console
@@ -81,11 +81,19 @@ def _suite(path: Path) -> Entry:
     try:
         suite = msgspec.json.decode((path / "suite.json").read_bytes())
         done = sum(run["state"] == "complete" for run in suite["runs"])
-        state = f"suite {done}/{len(suite['runs'])}"
+        kind = suite.get("kind", "matrix")
+        # how many runs a series will have is not known before its end
+        state = f"suite {done}/{len(suite['runs'])}" if kind == "matrix" else _series(suite, kind, done)
         stamp = datetime.strptime(path.name.partition("-")[0], "%Y%m%dT%H%M%SZ")
     except (OSError, msgspec.MsgspecError, KeyError, TypeError, ValueError):
         return Entry(directory=str(path), started=None, name=None, state="damaged")
     return Entry(directory=str(path), started=f"{stamp:%Y-%m-%d %H:%M:%S}", name=suite.get("name"), state=state)
+
+
+def _series(suite: dict[str, Any], kind: str, done: int) -> str:
+    if suite.get("state") != "complete":
+        return plain(f"{kind} unfinished, {done} run" + "s" * (done != 1), 40)
+    return plain(f"{kind} {suite.get('outcome') or 'done'}", 40)
 
 
 def render(entries: Iterable[Entry], console: Console) -> None:
