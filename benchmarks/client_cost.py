@@ -3,7 +3,8 @@
 Both drive the same `llmgen serve` on another core, alternately, several rounds: 1,000 streams of 50 events/s over
 HTTP/1.1, one event a write, true TTFT 100 ms and gap 20 ms. The C client (limits/sse_client.c) only finds `data:`
 lines, once with recv and once with the kernel's stamps through recvmsg (-k); llmgen parses, classifies, stamps and
-records every event.
+records every event. Both are measured over as many seconds once all streams run, which begin evenly over the time that
+an answer takes: streams in step would let one wake serve many of them.
 
     python benchmarks/client_cost.py --streams 1000 --seconds 8 --rounds 5
 """
@@ -11,11 +12,14 @@ records every event.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import statistics
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,26 +32,63 @@ from llmgen.simulator.truth import read_truth, timing
 LIMITS = Path(__file__).parent / "limits"
 TOKENS = 200
 TTFT_S, GAP_S = 0.1, 0.02
+ANSWER_S = TTFT_S + TOKENS * GAP_S
 
 
 def c_client(port: int, a: argparse.Namespace, *more: str) -> float:
     """µs of CPU an event."""
     command = [str(LIMITS / "sse_client"), "-p", str(port), "-c", str(a.streams), "-n", str(TOKENS)]
-    command += ["-t", str(a.seconds), "-r", "4", "-o", str(a.client_core), *more]
+    command += ["-t", str(a.seconds), "-r", str(ANSWER_S), "-o", str(a.client_core), *more]
     told = json.loads(subprocess.run(command, capture_output=True, check=True, timeout=a.seconds + 60).stdout)
     return float(told["us_per_event"])
 
 
-def llmgen_run(url: str, a: argparse.Namespace, out: Path) -> tuple[dict[str, Any], Path]:
-    """One run of as many streams at a time, in open loop: their phases are spread as a real load's are."""
-    rate = a.streams / (TTFT_S + TOKENS * GAP_S)
+def cpu_ns(pid: int) -> int:
+    """Processor time of all threads of a process."""
+    return sum(int((task / "schedstat").read_text().split()[0]) for task in Path(f"/proc/{pid}/task").iterdir())
+
+
+def wait_for(what: Callable[[], Any], seconds: float) -> Any:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        with contextlib.suppress(OSError, ValueError, KeyError, IndexError):
+            return what()
+        time.sleep(0.02)
+    raise TimeoutError
+
+
+def worker_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
+
+
+def started(out: Path) -> float:
+    """When the load begins, on the monotonic clock; KeyError until that is known."""
+    start = json.loads((out / "latest" / "run.json").read_bytes())["start_ns"]
+    if start < 0:
+        raise KeyError
+    return float(start) / 1e9
+
+
+def llmgen_run(url: str, a: argparse.Namespace, out: Path) -> tuple[float, Path]:
+    """One run of as many streams at a time, in open loop; µs of CPU an event, and the run's directory."""
+    rate = a.streams / ANSWER_S
     command = [sys.executable, "-m", "llmgen", "run", "--url", url, "--arrival", "constant", "--rate", f"{rate:.3f}"]
-    command += ["--duration", f"{a.seconds + 4}s", "--output-tokens", str(TOKENS), "--input-tokens", "32", "--json"]
-    command += ["--workers", "1", "--out", str(out), "--warmup", "4s"]
-    wanted = ["taskset", "-c", str(a.client_core), *command]
-    done = subprocess.run(wanted, capture_output=True, text=True, timeout=a.seconds + 120)
-    summary = json.loads(done.stdout)
-    return summary, (out / "latest").resolve()
+    command += ["--duration", f"{a.seconds + 6}s", "--output-tokens", str(TOKENS), "--input-tokens", "32", "--quiet"]
+    command += ["--workers", "1", "--out", str(out), "--warmup", "5s"]
+    with subprocess.Popen(["taskset", "-c", str(a.client_core), *command], stdout=subprocess.DEVNULL) as process:
+        try:
+            begin = wait_for(lambda: started(out), 30) + ANSWER_S + 1
+            worker = worker_of(process.pid)
+            time.sleep(max(0.0, begin - time.monotonic()))
+            since, before = time.monotonic_ns(), cpu_ns(worker)
+            time.sleep(a.seconds)
+            until, after = time.monotonic_ns(), cpu_ns(worker)
+            process.wait(timeout=a.seconds + 120)
+        finally:
+            process.kill()
+    run = (out / "latest").resolve()
+    t = np.load(run / "events.npy", mmap_mode="r")["t"]
+    return (after - before) / 1e3 / int(np.count_nonzero((t >= since) & (t < until))), run
 
 
 def steps_ms(group: np.ndarray, t: np.ndarray) -> np.ndarray:
@@ -93,8 +134,8 @@ def main() -> None:
             truth = Path(scratch) / "truth"
             options = Options(ttft="100ms", itl="20ms", cores=str(a.server_core), truth=str(truth))
             with Endpoint(options) as endpoint:
-                summary, run = llmgen_run(endpoint.url, a, Path(scratch))
-            row = {"llmgen": summary["client"]["cpu_us_per_event"], **against_truth(run, truth)}
+                cost, run = llmgen_run(endpoint.url, a, Path(scratch))
+            row = {"llmgen": cost, **against_truth(run, truth)}
             with Endpoint(Options(ttft="100ms", itl="20ms", cores=str(a.server_core))) as endpoint:
                 port = int(endpoint.url.rpartition(":")[2])
                 row["c"] = c_client(port, a)

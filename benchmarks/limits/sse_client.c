@@ -215,6 +215,7 @@ int main(int argc, char **argv) {
     int64_t end = measure_at + (int64_t)(duration * 1e9), began = 0;
     struct rusage before = {0}, after;
     int started = 0;
+    alarm((unsigned)(ramp + duration) + 30); /* a server that falls silent ends the program */
     for (;;) {
         struct epoll_event ready[BATCH];
         int64_t now = now_ns(CLOCK_MONOTONIC);
@@ -227,7 +228,8 @@ int main(int argc, char **argv) {
         }
         if (now >= end)
             break;
-        int count = epoll_wait(epoll, ready, BATCH, started < connections ? 1 : 100);
+        /* once all run there is always an answer to come, and a timeout would cost a timer of the kernel at every wait */
+        int count = epoll_wait(epoll, ready, BATCH, started < connections ? 1 : -1);
         for (int i = 0; i < count; i++)
             on_readable(ready[i].data.ptr);
     }

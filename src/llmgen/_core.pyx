@@ -1,7 +1,7 @@
 """The hot loop of a worker.
 
 uvloop watches one descriptor, the epoll set of the core; everything that happens on sockets and the pacer's timer happens in
-`Engine.on_ready`, a batch of BATCH_NS (and one wait of at most WAIT_MS). The order of work in a batch:
+`Engine.on_ready`, a batch of BATCH_NS in which the core waits by itself. The order of work in a batch:
 
     epoll_wait → for each ready connection: one read, its events, what it ended; then whatever is due by that read's stamp
                → what is due now → waiting requests, HTTP/2 flushes, deferred closes → the timer is set to the next due time
@@ -109,9 +109,8 @@ cdef extern from "<unistd.h>" nogil:
 
 
 cdef enum:
-    BATCH_NS = 1000000           # back to uvloop after at most 1 ms
+    BATCH_NS = 5000000           # back to uvloop, which has the control pipe and the ticks, after 5 ms
     BATCH_EVENTS = 256
-    WAIT_MS = 1
     DISPATCH_BURST = 64          # requests taken up in a row before the sockets get their turn
     SECOND_NS = 1000000000
 
@@ -171,14 +170,16 @@ cdef void stop_all(Core* k) noexcept nogil:
     k.stopped = True
 
 
-cdef void arm(Core* k) noexcept nogil:
-    """Sets the timer to the next due time, less the spin; a time that has passed fires at once."""
+cdef void arm(Core* k, int64_t latest) noexcept nogil:
+    """Sets the timer to the next due time, less the spin, or to `latest`; a time that has passed fires at once."""
     cdef itimerspec t
     cdef int64_t when = k.next_due
     if when != NEVER:
         when -= k.options.spin
         if when < 1:
             when = 1
+    if when > latest:
+        when = latest
     if when == k.armed:
         return
     memset(&t, 0, sizeof(t))
@@ -220,12 +221,11 @@ cdef void batch(Core* k) noexcept nogil:
         if k.next_due != NEVER and k.next_due - k.network.now <= k.options.spin:
             wait_ms = 0              # spinning for the next due time
             continue
-        if count <= 0 and wait_ms:
-            break                    # quiet: uvloop waits better
-        # busy: wait here for the rest of the batch's time, which spares uvloop's own epoll_wait and a call of Python a wake
-        arm(k)
-        wait_ms = WAIT_MS
-    arm(k)
+        # wait here for the rest of the batch's time, which spares uvloop's own epoll_wait and a call of Python a wake; the
+        # timer ends it, for a timeout of epoll_wait is set and cleared by the kernel at every wait
+        arm(k, started + BATCH_NS)
+        wait_ms = -1
+    arm(k, NEVER)
 
 
 # -- now and then -------------------------------------------------------------------------------------------------------
@@ -545,7 +545,7 @@ cdef class Engine:
             if not pacer_push(&k.pacer, &slot):
                 raise MemoryError
         pacer_next(&k.pacer, &k.next_due)
-        arm(k)
+        arm(k, NEVER)
         self.state(WorkerState.running)
 
     def on_ready(self):
@@ -579,7 +579,7 @@ cdef class Engine:
         elif not k.stopped:
             dispatch(k, now)         # retries
         pool_end_batch(k)
-        arm(k)
+        arm(k, NEVER)
         counting_second(k, now)
         counting_publish(k, now)
         return k.offering or k.in_flight > 0 or (not k.stopped and k.pacer.heap_size > 0)
