@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -57,6 +58,14 @@ def usable_cores() -> int:
     quota = quota_cores()
     cores = len(affinity())
     return cores if quota is None else max(1, min(cores, math.floor(quota)))
+
+
+def carry_niceness() -> None:
+    """Where the scheduler groups sessions (autogroup), niceness counts only within one: gives ours to our session."""
+    nice = os.getpriority(os.PRIO_PROCESS, 0)
+    if nice:
+        with contextlib.suppress(OSError):  # no autogroups here, or no right to
+            Path("/proc/self/autogroup").write_text(str(nice))
 
 
 def raise_descriptor_limit() -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -48,3 +50,14 @@ def test_own_groups_end_at_the_root() -> None:
     found = machine.own_groups()
     assert found[-1] == Path("/sys/fs/cgroup")
     assert all(one.is_relative_to("/sys/fs/cgroup") for one in found)
+
+
+@pytest.mark.skipif(not Path("/proc/self/autogroup").exists(), reason="this kernel does not group sessions")
+def test_a_new_session_has_the_niceness_of_its_process() -> None:
+    program = (
+        "import os; from llmgen import machine; print(os.nice(1)); machine.carry_niceness();"
+        "print(open('/proc/self/autogroup').read().split()[-1])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, start_new_session=True)
+    own, group = done.stdout.split()
+    assert own == group
