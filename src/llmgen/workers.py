@@ -22,6 +22,7 @@ from llmgen.worker import Setup, Start
 
 READY_WAIT_S: Final = 30.0  # imports, mapping the plan, preconnecting
 SILENCE_S: Final = 3.0  # a worker whose heartbeat is older is stopped or stuck: 150 missed ticks
+STARVED_S: Final = 30.0  # unless it could go on and gets no core, or waits for its disk: late is what it then reports
 STOP_WAIT_S: Final = 2.0
 
 
@@ -87,9 +88,11 @@ class Worker:
             self.read()
             if not self.over:
                 self.failed = f"worker {self.number} {_death(code)}{self._last_words()}"
-        elif heartbeat_ns and time.monotonic_ns() - heartbeat_ns > SILENCE_S * 1e9:
+            return
+        silent_s = (time.monotonic_ns() - heartbeat_ns) / 1e9 if heartbeat_ns else 0.0
+        if silent_s > STARVED_S or (silent_s > SILENCE_S and not _starved(self.process.pid)):
             self.kill()
-            self.failed = f"worker {self.number} stood still for {SILENCE_S:g} s and was killed"
+            self.failed = f"worker {self.number} stood still for {silent_s:.0f} s and was killed"
 
     def _last_words(self) -> str:
         with contextlib.suppress(OSError):
@@ -114,6 +117,14 @@ class Worker:
         except subprocess.TimeoutExpired:
             self.kill()
         self.output.close()
+
+
+def _starved(pid: int) -> bool:
+    """Whether a process is runnable or waits for a disk, as /proc tells; one that was stopped is not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "RD"
+    except (OSError, IndexError):
+        return False
 
 
 def _death(code: int) -> str:

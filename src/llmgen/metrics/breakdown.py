@@ -41,11 +41,11 @@ SERVER_FAILURES: Final = (
 # -- time ---------------------------------------------------------------------------------------------------------
 
 
-def windows_of(m: Measurements) -> Windows | None:
+def windows_of(m: Measurements, bins: series.Bins | None = None) -> Windows | None:
     """Time windows: counts and percentiles by due time, in equal windows from the start of the run."""
     if not m.count:
         return None
-    bins = series.bins_of(m, MOST_WINDOWS)
+    bins = bins or series.bins_of(m, MOST_WINDOWS)
     r = m.requests
     at = bins.of(r["due"])
     there = at >= 0

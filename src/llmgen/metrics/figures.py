@@ -217,8 +217,8 @@ class Windows(msgspec.Struct, frozen=True, kw_only=True):
 class Trend(msgspec.Struct, frozen=True, kw_only=True):
     """Drift of a figure over the windows: Theil-Sen slope, and Mann-Kendall corrected for autocorrelation.
 
-    change: of the fitted line over the run, relative to the median (of an error rate: absolute). drifting: significant
-    and larger than the threshold (stability.py).
+    change: of the fitted line over the run, relative to the median (of a rate or share: absolute). drifting:
+    significant and larger than the threshold (stability.py); worse: and in the direction that nobody wants.
     """
 
     metric: str
@@ -229,6 +229,7 @@ class Trend(msgspec.Struct, frozen=True, kw_only=True):
     tau: float
     p_value: float
     drifting: bool
+    worse: bool = False
 
 
 class Binned(msgspec.Struct, frozen=True, kw_only=True):

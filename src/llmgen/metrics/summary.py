@@ -79,7 +79,7 @@ def summary_of(
         targets=_targets(m, whole),
         turns=_turns(m),
         windows=windows,
-        stability=stability.trends_of(windows),
+        stability=stability.trends_of(m, windows),
         by_tokens=breakdown.by_tokens(m),
         timeouts=breakdown.timeouts_of(m),
         abandonment=breakdown.abandonment_of(m, patience_s or breakdown.THRESHOLDS_S),

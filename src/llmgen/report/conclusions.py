@@ -23,15 +23,25 @@ PROFILE_ROWS: Final = (
     ("NTPOT", ("ntpot_ms",)),
     ("E2E", ("e2el_ms", "request_latency_ms", "e2e_ms", "latency_ms")),
 )
+SERVER_TRENDS: Final = {
+    "server_rss_bytes": "the server's memory",
+    "gpu_memory_bytes": "GPU memory in use",
+    "kv_usage_share": "KV cache in use",
+    "prefix_hit_rate": "prefix cache hit rate",
+    "evicted_share": "evicted tokens for each prompt token",
+    "preemption_rate": "preemptions for each request",
+}
 TREND_NAMES: Final = {
     "ttft_from_due_p50_ms": "median TTFT from due",
     "ttft_from_due_p99_ms": "p99 of TTFT from due",
     "itl_p50_ms": "median ITL",
     "itl_p99_ms": "p99 of ITL",
     "e2e_p50_ms": "median E2E",
+    "e2e_p99_ms": "p99 of E2E",
     "output_tokens_per_s": "output tokens/s",
     "error_rate": "error rate",
     "requests_succeeded_share": "share of requests that succeed",
+    **SERVER_TRENDS,
 }
 
 
@@ -119,7 +129,13 @@ def stability(console: Console, summary: Summary) -> None:
     for trend in drifting:
         item(console, "•", trend_text(trend), "yellow")
     if not drifting:
-        item(console, "·", "no drift of latencies, tokens/s and errors", "dim")
+        server = any(trend.metric in SERVER_TRENDS for trend in trends)
+        item(
+            console,
+            "·",
+            f"no drift of latencies, tokens/s{', errors and the server' if server else ' and errors'}",
+            "dim",
+        )
 
 
 def trend_text(trend: Trend) -> str:
