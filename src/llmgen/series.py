@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -37,8 +37,11 @@ from llmgen.metrics.factors import Effect, Streamed, figures
 from llmgen.metrics.figures import Summary
 from llmgen.metrics.summary import read_summary
 from llmgen.records import Run, open_run
-from llmgen.run import Result, run
+from llmgen.run import run
 from llmgen.validation import complete, validate
+
+if TYPE_CHECKING:
+    from llmgen.run import Result
 
 SCHEMA: Final = "llmgen.suite/1"
 FILE: Final = "suite.json"

@@ -19,6 +19,7 @@ from llmgen.cli.plan import plan_command
 from llmgen.cli.report import report_command
 from llmgen.cli.run import run_command
 from llmgen.cli.serve import serve_command
+from llmgen.cli.test import test_command
 from llmgen.cli.trace import trace_command
 from llmgen.errors import LlmgenError
 
@@ -34,6 +35,7 @@ def command() -> None:
 
 COMMANDS = (
     run_command,
+    test_command,
     check_command,
     demo_command,
     serve_command,

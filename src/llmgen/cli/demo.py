@@ -53,4 +53,3 @@ def demo_command(
         )
         result = run(config, progress=progress, quiet=False, json_out=as_json, log_json=False)
     return show_result(result, Path(result.directory), as_json=as_json)
-

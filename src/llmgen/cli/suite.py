@@ -52,6 +52,13 @@ def show_series(directory: Path, *, as_json: bool, quiet: bool = False) -> None:
         click.echo(msgspec.json.format(msgspec.json.encode(suite), indent=1))
     elif not quiet:
         width = shutil.get_terminal_size((80, 24)).columns
-        title = f"{suite.kind} {suite.name}: {suite.outcome or suite.state}"
-        click.echo(render_runs(title, msgspec.to_builtins(suite.runs), width=width, color=use_color()), nl=False)
+        runs = msgspec.to_builtins(suite.runs)
+        if suite.kind.startswith("test-") and suite.conclusion is not None:
+            from llmgen.report.strategy import read_conclusion, render
+
+            text = render(suite.name, read_conclusion(suite.conclusion), runs, width=width, color=use_color())
+        else:
+            title = f"{suite.kind} {suite.name}: {suite.outcome or suite.state}"
+            text = render_runs(title, runs, width=width, color=use_color())
+        click.echo(text, nl=False)
         click.echo(f"\n{directory}  (llmgen report {directory}/0001)")
