@@ -28,13 +28,13 @@ cdef void on_end(void* ctx, uint64_t user, int end, uint32_t code) noexcept nogi
     (<Counts*>ctx).ends += end == END_OK
 
 
-def run(const uint8_t[::1] answer, size_t read_bytes, int rounds):
+def run(bytes answer, size_t read_bytes, int rounds):
     """Read `answer` `rounds` times in reads of `read_bytes`. Returns (heads, fields, pieces, data bytes, reusable ends)."""
     cdef Http1Parser p
     cdef Counts counts
     cdef Sink sink
-    cdef size_t at, step, size = answer.shape[0]
-    cdef const uint8_t* data = &answer[0]
+    cdef size_t at, step, size = len(answer)
+    cdef const uint8_t* data = answer
     counts.heads = counts.fields = counts.pieces = counts.data_bytes = counts.ends = 0
     sink.ctx = &counts
     sink.on_headers = on_headers

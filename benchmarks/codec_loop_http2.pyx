@@ -58,29 +58,32 @@ cdef class Loop:
             http2_sent(&self.client, size)
             whole += size
 
-    def read(self, const uint8_t[::1] data, size_t piece):
+    def read(self, bytes content, size_t piece):
         """Feeds the data in reads of `piece` bytes; (heads, pieces of content, bytes, ends) so far."""
         cdef size_t at = 0
         cdef size_t size
-        cdef size_t whole = data.shape[0]
+        cdef size_t whole = len(content)
+        cdef const uint8_t* data = content
         with nogil:
             while at < whole:
                 size = whole - at if whole - at < piece else piece
-                if http2_read(&self.client, &data[at], size) != HTTP2_OK:
+                if http2_read(&self.client, data + at, size) != HTTP2_OK:
                     break
                 at += size
             self.drain()
         return self.counts.heads, self.counts.pieces, self.counts.bytes, self.counts.ends
 
-    def submit(self, const uint8_t[::1] block, const uint8_t[::1] body, int count):
+    def submit(self, bytes head, bytes body, int count):
         """Submits requests; bytes that they took on the wire."""
         cdef iovec span
         cdef int i
-        span.iov_base = <void*>&body[0]
-        span.iov_len = body.shape[0]
+        cdef const uint8_t* block = head
+        cdef size_t block_size = len(head)
+        span.iov_base = <void*><const char*>body
+        span.iov_len = len(body)
         with nogil:
             for i in range(count):
-                http2_submit(&self.client, i, &block[0], block.shape[0], &span, 1, span.iov_len, 0)
+                http2_submit(&self.client, i, block, block_size, &span, 1, span.iov_len, 0)
         return self.drain()
 
     def next_id(self):

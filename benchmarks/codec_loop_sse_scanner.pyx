@@ -6,7 +6,7 @@ from llmgen.wire.scanner cimport Rules, ScanFound, ScanMemory, scan_event_after
 from llmgen.wire.sse cimport SSE_EVENT, SseEvent, SseParser, sse_free, sse_give, sse_init, sse_next
 
 
-def run(const uint8_t[::1] body, size_t read_bytes, int rounds, Rules rules, bint remember):
+def run(bytes body, size_t read_bytes, int rounds, Rules rules, bint remember):
     """Walk `body` `rounds` times in reads of `read_bytes`. Returns (events, token events, text bytes).
 
     `rules` None: sse alone.
@@ -16,8 +16,8 @@ def run(const uint8_t[::1] body, size_t read_bytes, int rounds, Rules rules, bin
     cdef ScanFound found
     cdef ScanMemory memory
     cdef uint64_t events = 0, tokens = 0, text = 0
-    cdef size_t at, step, size = body.shape[0]
-    cdef const uint8_t* data = &body[0]
+    cdef size_t at, step, size = len(body)
+    cdef const uint8_t* data = body
     cdef bint scan = rules is not None
     memory.prefix = memory.misses = 0
     sse_init(&p, 1 << 20)

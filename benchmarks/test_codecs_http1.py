@@ -1,4 +1,4 @@
-"""HTTP/1.1 reading: CPU per chunk and per head. ``pytest benchmarks/test_codecs_http1.py``.
+"""HTTP/1.1 reading: CPU per chunk and per head. ``python -m pytest benchmarks/test_codecs_http1.py``.
 
 The loop is native (codec_loop_http1.pyx, compiled here against the installed modules), because a Python call a read
 would cost more than what is measured; httptools (llhttp) stands beside it with the Python face. Every figure of a

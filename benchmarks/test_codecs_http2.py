@@ -1,4 +1,4 @@
-"""HTTP/2: CPU per DATA frame and per request. ``pytest benchmarks/test_codecs_http2.py``.
+"""HTTP/2: CPU per DATA frame and per request. ``python -m pytest benchmarks/test_codecs_http2.py``.
 
 The loops are native (codec_loop_http2.pyx, compiled here against the installed modules). Figures are for 10,000 DATA
 frames, or 1,000 requests.

@@ -1,4 +1,4 @@
-"""SSE and scanner together: CPU per event. ``pytest benchmarks/test_codecs_sse_scanner.py``.
+"""SSE and scanner together: CPU per event. ``python -m pytest benchmarks/test_codecs_sse_scanner.py``.
 
 The loop is native (codec_loop_sse_scanner.pyx, compiled here against the installed modules), because a Python call an
 event would cost more than what is measured. Every figure is for 1,000 events of about 200 bytes; divide by 1,000.

@@ -1,4 +1,4 @@
-"""Cost of TLS on the reading side, a record of one event a read. Run: pytest benchmarks/test_tls.py
+"""Cost of TLS on the reading side, a record of one event a read. Run: python -m pytest benchmarks/test_tls.py
 
 `bare` is Python's own object with the fewest calls that do it, no look whether a record is whole and no result object:
 the floor.

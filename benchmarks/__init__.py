@@ -1,0 +1,1 @@
+"""What llmgen costs, and against what: see README.md beside this file."""
