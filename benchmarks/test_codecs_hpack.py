@@ -1,4 +1,6 @@
-"""Speed of HPACK through its Python face; the `hpack` package beside it. Run: python -m pytest benchmarks/test_codecs_hpack.py
+"""Speed of HPACK through its Python face; the `hpack` package beside it.
+
+    python -m pytest benchmarks/test_codecs_hpack.py
 
 The face builds a list of pairs of bytes, which costs more than the decoding: the difference between two lists tells
 what a field or a byte costs.
