@@ -34,7 +34,7 @@ cdef struct Network:
     Answers* answers
     Sink sink                    # -> answers
     ClockOffset offset
-    bint kernel_stamps
+    bint kernel_stamps           # times are the kernel's where it gives them; False: it only tells how late we read
     Sources sources              # local addresses that connections are spread over
     uint64_t clock_steps         # CLOCK_REALTIME moved against the run's clock by more than STEP_NS
     uint8_t* buffer              # one read

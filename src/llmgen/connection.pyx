@@ -179,8 +179,7 @@ cdef int connection_open(Network* n, Connection* c, const Address* address) noex
         return lost_connecting(c, errno)
     if family != AF_UNIX:
         setsockopt(c.fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on))
-    if n.kernel_stamps:
-        setsockopt(c.fd, SOL_SOCKET, SO_TIMESTAMPNS, &on, sizeof(on))
+    setsockopt(c.fd, SOL_SOCKET, SO_TIMESTAMPNS, &on, sizeof(on))
     c.state = CONN_CONNECTING
     if n.sources.count and not sources_bind(&n.sources, c.fd, family):
         return lost_connecting(c, errno)
@@ -252,19 +251,21 @@ cdef ssize_t receive(Network* n, Connection* c) noexcept nogil:
         return -errno
     n.now = a.read.t_user = monotonic_ns()
     a.read.user_stamped = True
-    if n.kernel_stamps and message.msg_controllen >= sizeof(cmsghdr):
+    if message.msg_controllen >= sizeof(cmsghdr):
         head = CMSG_FIRSTHDR(&message)
         if head != NULL and head.cmsg_level == SOL_SOCKET and head.cmsg_type == SCM_TIMESTAMPNS:
             stamp = <timespec*>CMSG_DATA(head)
             told = <int64_t>stamp.tv_sec * 1000000000 + stamp.tv_nsec
             a.read.t = told + n.offset.ns
-            a.read.user_stamped = False
-            if told == c.last_stamp or a.read.t < c.last_read:
-                # one coalesced segment read in parts has one stamp, which the offset of another batch must not move
-                a.read.t = c.last_read
-            c.last_stamp = told
+            if n.kernel_stamps:
+                a.read.user_stamped = False
+                if told == c.last_stamp or a.read.t < c.last_read:
+                    # one coalesced segment read in parts has one stamp, which the offset of another batch must not move
+                    a.read.t = c.last_read
+                c.last_stamp = told
             if a.read.t > a.read.t_user:
                 a.read.t = a.read.t_user    # the offset's own uncertainty
+            # with --stamps user too: then it is in every token's time
             records_observe(a.records, 0, HIST_DRAIN_LAG, a.read.t_user - a.read.t, 1)
     if a.read.user_stamped:
         a.read.t = a.read.t_user

@@ -345,6 +345,7 @@ def test_user_stamps(offer, endpoint):
     assert (result.requests["flags"] & Flag.user_stamped != 0).all()
     assert result.summary.client.stamps == "user"
     np.testing.assert_array_equal(result.requests["first_token"], result.requests["first_token_user"])
+    assert result.summary.client.drain_lag_us.p50 > 0  # the kernel still tells how late we read
 
 
 # -- connections -------------------------------------------------------------------------------------------------------

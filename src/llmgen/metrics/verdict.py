@@ -3,7 +3,8 @@
 *valid*: the client delivered the load and measured it truly. *suspect*: it may have influenced the result. *invalid*:
 it could not deliver or measure this load, or its counts do not add up. *incomplete*: interrupted, a worker lost, the
 disk full. The lag that counts is the schedule lag together with send − max(acquired, connected, secured): ours alone.
-With kernel stamps the token times of a suspect run stay true, and the report says so. Reasons name the number, and
+With kernel stamps the token times of a suspect run stay true as long as
+each token is read before the next one comes, and the report says which it was. Reasons name the number, and
 how many workers would have been enough.
 """
 
@@ -43,6 +44,8 @@ class Thresholds(msgspec.Struct, frozen=True, kw_only=True):
     suspect_worker_cpu: float = 0.85
     # Where user space stamps, the drain lag is in every token's time; 2 ms as for the schedule lag.
     suspect_drain_lag_us: float = 2000.0
+    # A read later than half a gap after its token often brings the next one too, and only the last has its own time.
+    suspect_drain_share: float = 0.5
     # The hypervisor took the core away for 20 ms of every second: tails are its own.
     suspect_steal_pct: float = 2.0
     # Any step moves kernel stamps (CLOCK_REALTIME) against ours.
@@ -99,7 +102,8 @@ def judge(summary: Summary, info: dict[str, Any], thresholds: Thresholds | None 
     notes = _notes(summary)
     if info.get("insecure"):
         notes = ("the server's certificate was not verified (--insecure)", *notes)
-    if suspect and not incomplete and not invalid and summary.client.stamps == "kernel":
+    true = summary.client.stamps == "kernel" and not _read_too_late(summary, t)
+    if suspect and not incomplete and not invalid and true:
         notes = ("the tokens' times stay true: they are the kernel's, not ours", *notes)
     return Verdict(status=status, reasons=(*incomplete, *invalid, *suspect), notes=notes)  # type: ignore[arg-type]
 
@@ -175,6 +179,8 @@ def _suspect(summary: Summary, info: dict[str, Any], t: Thresholds, *, complete:
     drain = client.drain_lag_us
     if client.stamps in ("user", "mixed") and drain is not None and drain.p99 > t.suspect_drain_lag_us:
         reasons.append(f"tokens waited {drain.p99 / 1000:.1f} ms (p99) for their user-space stamp")
+    if _read_too_late(summary, t):
+        reasons.append(_read_too_late_text(summary))
     if client.steal_pct is not None and client.steal_pct > t.suspect_steal_pct:
         reasons.append(f"the hypervisor took {client.steal_pct:.1f} % of the processor time away (steal)")
     if client.clock_steps is not None and client.clock_steps > t.suspect_clock_steps:
@@ -195,6 +201,28 @@ def _notes(summary: Summary) -> tuple[str, ...]:
     if ttft is not None and "p99" in ttft.too_few:
         notes.append(f"{ttft.n} values are too few for a p99 ({needed(0.99)} would do)")
     return tuple(notes)
+
+
+def _read_too_late(summary: Summary, t: Thresholds) -> bool:
+    """Were tokens read so late by us that they shared reads?"""
+    drain, gap = summary.client.drain_lag_us, summary.latency.itl_ms
+    if drain is None or gap is None or not summary.client.coalesced_share:
+        return False
+    # below what is allowed to user-space stamps it is no fault of ours: an engine may emit that fast
+    return drain.p99 > max(t.suspect_drain_lag_us, t.suspect_drain_share * gap.p50 * 1000)
+
+
+def _read_too_late_text(summary: Summary) -> str:
+    client, gap = summary.client, summary.latency.itl_ms
+    assert client.drain_lag_us is not None
+    assert gap is not None
+    text = (
+        f"tokens waited {client.drain_lag_us.p99 / 1000:.1f} ms (p99) to be read, and one comes every {gap.p50:.1f} ms"
+        f": {client.coalesced_share:.0%} of the events shared a read and have the time of its last"
+    )
+    if client.stamp_uncertainty_us is not None:
+        text += f", late by at most {client.stamp_uncertainty_us.p99 / 1000:.1f} ms (p99)"
+    return text
 
 
 def _lag(summary: Summary, floor_ms: float, share: float) -> tuple[float | None, float]:

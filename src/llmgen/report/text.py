@@ -302,6 +302,11 @@ def _client(console: Console, summary: Summary) -> None:
     if client.stamps is not None:
         shared = "" if client.coalesced_share is None else f"; {share(client.coalesced_share)} of events shared a read"
         line(console, "stamps", f"{client.stamps}{shared}")
+    if client.stamps != "user":
+        told = (("TTFT", client.ttft_user_ms), ("chunk gap", client.chunk_gap_user_ms))
+        user = [f"{name} p50 {number(d.p50)}, p99 {number(d.p99)}" for name, d in told if d is not None]
+        if user:
+            line(console, "user stamps", f"{'; '.join(user)} ms")
     parts = [f"{client.workers} worker{'' if client.workers == 1 else 's'}" if client.workers is not None else ""]
     parts.append(f"{share(client.cpu_share_max)} of a core" if client.cpu_share_max is not None else "")
     parts.append(f"{number(client.cpu_us_per_event)} µs an event" if client.cpu_us_per_event is not None else "")

@@ -424,6 +424,20 @@ def test_user_stamps_and_drain_lag(tmp_path: Path) -> None:
     assert "user-space stamp" in reasons
 
 
+def test_tokens_read_after_the_next_one_came_have_no_true_times(tmp_path: Path) -> None:
+    rows = late(5)  # of gaps of 10 ms
+    hist = np.zeros(1, HISTOGRAM_DTYPE)
+    hist["metric"], hist["count"] = Histogram.drain_lag, 5000
+    for drain_ms, shared, true in ((4, 1, True), (7, 1, False), (7, 0, True)):
+        hist["bucket"] = np.searchsorted(bucket_bounds_ns(), drain_ms * MS, side="right") - 1
+        rows["coalesced_events"] = shared
+        run = write_run(tmp_path / f"run-{drain_ms}-{shared}", rows, event_rows(rows), run_info(1000), histograms=hist)
+        verdict = summarise(open_run(run)).verdict
+        assert verdict.status == "suspect"
+        assert any("stay true" in note for note in verdict.notes) == true
+        assert any("shared a read" in reason for reason in verdict.reasons) != true
+
+
 def test_thresholds_can_be_moved(tmp_path: Path) -> None:
     rows = late(5)
     run = write_run(tmp_path / "run", rows, event_rows(rows), run_info(1000))
