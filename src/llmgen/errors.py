@@ -21,6 +21,10 @@ class TargetError(LlmgenError):
     exit_code = 5
 
 
+class LoadingError(TargetError):
+    """The target answers, but says that it is still loading its model."""
+
+
 class WorkerError(LlmgenError):
     """A worker process died, stopped or could not start."""
 

@@ -15,7 +15,8 @@ from typing import Any, Final
 from llmgen import sources
 from llmgen.config import RunConfig
 from llmgen.credentials import hide, is_secret_name
-from llmgen.errors import ConfigError, TargetError
+from llmgen.errors import ConfigError, LoadingError, TargetError
+from llmgen.loading import loading
 from llmgen.report.escaping import plain
 from llmgen.target import Address, Target, secrets
 from llmgen.wire import http1, http2
@@ -30,6 +31,10 @@ SETTINGS: Final = {
     5: "max_frame_size",
     6: "max_header_list_size",
 }
+HEALTH: Final = "/health"
+# These list their models while they load them, and say so at HEALTH. Others are not asked: a gateway may put real
+# requests to every model behind it (LiteLLM).
+TELL_AT_HEALTH: Final = ("llama.cpp", "llmgen-serve")
 NO_CERTIFICATE: Final = "the server requires a client certificate; name yours with --cert FILE and --key FILE"
 
 
@@ -59,7 +64,8 @@ def look(
 ) -> Look:
     """Connects, and asks for the models if the endpoint's `path` shows where they are listed.
 
-    TargetError: cannot be reached, or speaks something else. ConfigError: refuses the credentials.
+    TargetError: cannot be reached, speaks something else, or (LoadingError) is still loading its model.
+    ConfigError: refuses the credentials.
     """
     http = config.target.http
     started = time.monotonic()
@@ -73,7 +79,7 @@ def look(
         seen = Look(protocol, took)
         if isinstance(stream, ssl.SSLSocket):
             seen.facts.update(tls=stream.version(), alpn=chosen)
-        where = models_path(path)
+        where, health = models_path(path), Answer()
         ask = _ask_http2 if protocol == 2 else _ask_http1
         if _may_still_refuse(stream, config):
             bare = {name: value for name, value in headers.items() if not is_secret_name(name)}
@@ -83,9 +89,30 @@ def look(
                     answer = ask(stream, target, where, headers)
         elif where is not None:
             answer = ask(stream, target, where, headers)
+            if protocol == 1 and answer.headers.get("server", "").startswith(TELL_AT_HEALTH):
+                with contextlib.suppress(TargetError):
+                    health = ask(stream, target, HEALTH, headers)
     if where is not None:
         _read_answer(seen, answer, target, secrets(headers))
+        refuse_loading(target, health)
     return seen
+
+
+def ask_on(stream: socket.socket, target: Target, config: RunConfig, path: str, headers: Mapping[str, str]) -> Answer:
+    """GET `path` on a fresh connection, in the protocol that it has. TargetError."""
+    chosen = stream.selected_alpn_protocol() if isinstance(stream, ssl.SSLSocket) else None
+    ask = _ask_http2 if config.target.http == "2" or chosen == "h2" else _ask_http1
+    return ask(stream, target, path, headers)
+
+
+def refuse_loading(target: Target, answer: Answer) -> None:
+    """LoadingError if the answer says that the model is still being loaded."""
+    said = loading(answer.status, answer.body)
+    if said is not None:
+        raise LoadingError(
+            f"{target.url}: is still loading its model ({answer.status}: {plain(said, 100)}); start again once it is "
+            "ready, or let `llmgen test coldstart` wait for it and measure its first requests"
+        )
 
 
 def _may_still_refuse(stream: socket.socket, config: RunConfig) -> bool:
@@ -301,6 +328,7 @@ def _read_answer(seen: Look, answer: Answer, target: Target, hidden: Sequence[st
             f"{target.url}: refuses the credentials ({answer.status}): {said}; "
             "set OPENAI_API_KEY (ANTHROPIC_API_KEY), --api-key-env NAME or --header 'api-key: env:NAME'"
         )
+    refuse_loading(target, answer)
     if answer.status != 200:
         return
     try:

@@ -12,8 +12,11 @@ import pytest
 from llmgen.checks import Level, check
 from llmgen.checks.findings import Report
 from llmgen.config import RunConfig, merge
-from odd_servers import GOOD, OddServer, always
+from llmgen.errors import LoadingError
+from odd_servers import GOOD, OddServer, always, whole
 from running import environment, run_command
+
+LOADING = b'{"error":{"message":"Loading model","type":"unavailable_error","code":503}}'
 
 
 def looked_at(url: str | tuple[str, ...], **flags: Any) -> Report:
@@ -140,3 +143,20 @@ def test_a_configuration_that_cannot_work_is_said_in_a_line(tmp_path: Path):
     done = run_command("check", "--url", "http://h", "--rate", -1, cwd=tmp_path)
     assert done.returncode == 2
     assert "load.rate" in done.stderr
+
+
+def test_a_server_that_loads_its_model_is_told_so(serve, offer):
+    """By check in its line, by run before anything is sent."""
+    endpoint = serve(engine="tiny,load=60s")
+    report = looked_at(endpoint.url)
+    assert report.exit_code == 5
+    assert "still loading its model (503: Loading model)" in line(report, "model").found
+    with pytest.raises(LoadingError, match="coldstart"):
+        offer(endpoint.url)
+
+
+def test_a_model_that_is_loaded_at_the_first_request_is_told_so():
+    with OddServer(always(whole(LOADING, b"503 Service Unavailable"))) as server:
+        report = looked_at(server.url)
+    assert report.exit_code == 5
+    assert "being loaded" in line(report, "warm request").cure

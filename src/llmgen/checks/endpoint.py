@@ -11,7 +11,7 @@ from typing import Any, Final
 from llmgen import preflight, preparing, sources, target
 from llmgen.checks.findings import Check, Level, failed, milliseconds, ok, warn
 from llmgen.config import RunConfig
-from llmgen.errors import ConfigError, TargetError
+from llmgen.errors import ConfigError, LoadingError, TargetError
 from llmgen.report.escaping import plain
 from llmgen.target import Address, Target
 
@@ -49,6 +49,8 @@ def look(
             return checks, None
     try:
         seen = preflight.look(one, config, path, headers, context)
+    except LoadingError as error:
+        return [*checks, failed(GROUP, "model", error)], None
     except TargetError as error:
         return [*checks, failed(GROUP, "protocol", error)], None
     except ConfigError as error:

@@ -14,6 +14,7 @@ from llmgen.checks.findings import CONFIGURATION, UNREACHABLE, Check, fail, fail
 from llmgen.columns import EventFlag, Flag, Kind, OutputSource, Status
 from llmgen.config import Load, RunConfig, Timeouts, Workload
 from llmgen.errors import ConfigError, TargetError, WorkerError
+from llmgen.loading import loading
 from llmgen.records import read_errors
 from llmgen.report.escaping import plain
 from llmgen.run import Result, run
@@ -95,6 +96,9 @@ def refused(row: np.void, directory: Path) -> Check:
     if code in (401, 403):
         cure = "set OPENAI_API_KEY, --api-key-env NAME or --header 'api-key: env:NAME'"
         return fail(GROUP, "warm request", text, cure, CONFIGURATION, status=status, http_status=code)
+    if loading(code, said) is not None:
+        cure = "the model is still being loaded; check again once it is ready (llmgen test coldstart waits for it)"
+        return fail(GROUP, "warm request", text, cure, UNREACHABLE, status=status, http_status=code)
     cures = {
         404: "check the path (--path, --api) and the model (--model)",
         400: "the server does not like the body; see --body, --max-tokens-field and --api",
