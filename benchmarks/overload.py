@@ -82,6 +82,7 @@ def run(a: argparse.Namespace, url: str, out: Path) -> tuple[dict[str, Any], Pat
     command = ["taskset", "-c", str(a.client_core), sys.executable, "-m", "llmgen", "run", "--url", url, "--json"]
     command += ["--arrival", "poisson", "--rate", f"{rate:.3f}", "--duration", f"{a.seconds}s", "--workers", "1"]
     command += ["--input-tokens", "32", "--output-tokens", str(TOKENS), "--out", str(out)]
+    command += ["--http", a.http]
     done = subprocess.run(command, capture_output=True, text=True, timeout=a.seconds * 4 + 120)
     if done.returncode not in (0, 4):
         raise SystemExit(f"{' '.join(command)}\n{done.stderr}")
@@ -156,6 +157,7 @@ def main() -> int:
     parser.add_argument("--streams", type=int, default=1000, help="answers under way at a time")
     parser.add_argument("--seconds", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--http", choices=("1.1", "2"), default="1.1")
     parser.add_argument("--server-core", type=int, default=0)
     parser.add_argument("--client-core", type=int, default=1)
     parser.add_argument("--json", type=Path, metavar="FILE", help="all rounds and the medians")
