@@ -178,7 +178,7 @@ def nginx(folder: Path, upstream: str, requests_per_connection: int) -> tuple[Fo
     return ForeignServer(command, port, folder / "nginx.log", secure=True), signed.ca
 
 
-ASGI = '''
+ASGI = """
 BODY = {events!r}
 
 
@@ -191,7 +191,7 @@ async def app(scope, receive, send):
     for piece in BODY:
         await send({{"type": "http.response.body", "body": piece, "more_body": True}})
     await send({{"type": "http.response.body", "body": b""}})
-'''
+"""
 
 
 def pieces(events: int) -> list[str]:

@@ -188,5 +188,3 @@ def _handler(exporter: Exporter) -> type[BaseHTTPRequestHandler]:
             """The log belongs to the run."""
 
     return Handler
-
-

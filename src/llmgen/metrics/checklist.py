@@ -105,9 +105,7 @@ def _kinds_of_load(runs: Sequence[Run]) -> Check:
     }
     missing = [name for name, there in done.items() if not there]
     state: State = "done" if not missing else "partly" if len(missing) < len(done) else "open"
-    return Check(
-        item=item, state=state, note=f"not yet: {', '.join(missing)}" if missing else "all three"
-    )
+    return Check(item=item, state=state, note=f"not yet: {', '.join(missing)}" if missing else "all three")
 
 
 def _server_metrics(runs: Sequence[Run]) -> Check:

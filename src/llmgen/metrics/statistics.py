@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
+from statistics import NormalDist
 from typing import Final, Literal
 
 import msgspec
@@ -332,13 +333,13 @@ def _crossing(edges: np.ndarray, share: np.ndarray, probability: float) -> np.nd
     return found
 
 
-def wilson_interval(good: int, n: int) -> tuple[float, float] | None:
-    """95 % interval of a share (Wilson 1927); None for n = 0."""
+def wilson_interval(good: float, n: float, confidence: float = CONFIDENCE) -> tuple[float, float] | None:
+    """Interval of a share (Wilson 1927), by default at 95 %; None for n = 0. Effective numbers need not be whole."""
     if n == 0:
         return None
-    z = 1.959964  # normal quantile of 97.5 %
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
     centre = (good + z * z / 2) / (n + z * z)
-    half = z / (n + z * z) * math.sqrt(good * (n - good) / n + z * z / 4)
+    half = z / (n + z * z) * math.sqrt(good * max(n - good, 0.0) / n + z * z / 4)
     return max(0.0, centre - half), min(1.0, centre + half)
 
 

@@ -263,16 +263,23 @@ def _delivered_text(summary: Summary, delivered: float) -> str:
     return f"only {delivered:.1%} of the offered load was delivered{rates}"
 
 
-def _enough(summary: Summary, info: dict[str, Any]) -> str:
-    """How many workers, and machines like this one, would have been enough, where the processor was the limit."""
+def workers_enough(summary: Summary) -> int | None:
+    """How many workers would have been enough; None where the processor was not the limit."""
     cpu, workers = summary.client.cpu_share_max, summary.client.workers
     if cpu is None or not workers or cpu < WORKER_CPU_TARGET:
-        return ""
+        return None
     # a worker that is full cannot show how much it lacks: what it did not deliver counts with what it did
     backlog = 1.0
     if summary.load.offered_rate and summary.load.achieved_rate:
         backlog = max(1.0, summary.load.offered_rate / summary.load.achieved_rate)
-    wanted = max(workers + 1, math.ceil(workers * cpu * backlog / WORKER_CPU_TARGET))
+    return max(workers + 1, math.ceil(workers * cpu * backlog / WORKER_CPU_TARGET))
+
+
+def _enough(summary: Summary, info: dict[str, Any]) -> str:
+    """`workers_enough`, and machines like this one."""
+    wanted = workers_enough(summary)
+    if wanted is None:
+        return ""
     text = f"; about {wanted} workers would have been enough"
     environment = info.get("environment") or {}
     cores = len(environment.get("affinity") or ())

@@ -131,8 +131,6 @@ def test_a_name_from_a_file_cannot_paint_the_terminal(tmp_path: Path, capfd: pyt
     assert "\x1b" not in capfd.readouterr().out
 
 
-
-
 def test_profiles_beside_each_other(run: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert cli.call(["report", str(run), "--profiles"]) == 0
     out = capfd.readouterr().out
