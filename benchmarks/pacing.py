@@ -3,6 +3,7 @@
 Each round takes the three in turn, every other round in the reverse order, on the same core; the server is another:
 
     llmgen        `llmgen run`, open loop, Poisson, answers of a few tokens, one worker; the controller on the same core
+                  unless --controller-core gives it another
     C loop        limits/timerfd_loop on llmgen's own due times; nothing is sent: how late this machine wakes anybody
     C client      the same with -p: sends a request at each due time and reads the answers
 
@@ -51,15 +52,18 @@ def llmgen(a: argparse.Namespace, load: list[str], scratch: Path) -> tuple[Row, 
     """One run; its figures, and the due times (ns after the start) that it was given."""
     truth = scratch / "llmgen.truth"
     with endpoint(a, truth) as server:
-        command = ["taskset", "-c", str(a.client_core), sys.executable, "-m", "llmgen", "run", "--url", server.url]
+        cores = f"{a.client_core},{a.controller_core if a.controller_core is not None else a.client_core}"
+        command = ["taskset", "-c", cores, sys.executable, "-m", "llmgen", "run", "--url", server.url]
         command += [*load, "--workers", "1", "--spin", a.spin, "--out", str(scratch / "runs"), "--json"]
         done = subprocess.run(command, capture_output=True, text=True, timeout=a.timeout)
     if done.returncode not in (0, 4):  # 4: the verdict may call it invalid; the figures say why
         raise SystemExit(f"{' '.join(command)}\n{done.stderr}")
     run = (scratch / "runs" / "latest").resolve()
-    requests = np.load(run / "requests.npy")
-    start = json.loads((run / "run.json").read_text())["start_ns"]
-    due = np.sort(requests["due"]) - start
+    requests, info = np.load(run / "requests.npy"), json.loads((run / "run.json").read_text())
+    core = info["workers_detail"][0]["cpu"]
+    if core not in (None, a.client_core):
+        raise SystemExit(f"the worker had core {core}, not {a.client_core}: give the controller a lower one")
+    due = np.sort(requests["due"]) - info["start_ns"]
     lag = (requests["dispatch"] - requests["due"])[requests["dispatch"] >= 0] / 1e3
     arrivals = read_truth(truth).requests
     arrivals = arrivals["t"][arrivals["index"] >= 0]
@@ -142,6 +146,7 @@ def main() -> None:
     parser.add_argument("--trace-window", metavar="A..B", help="only this part of the trace's own time")
     parser.add_argument("--server-core", type=int, default=0)
     parser.add_argument("--client-core", type=int, default=1)
+    parser.add_argument("--controller-core", type=int, help="may be used by the controller, which no C program has")
     parser.add_argument("--timeout", type=float, default=900.0, help="s, of one program")
     parser.add_argument("--json", type=Path, metavar="FILE", help="all rounds and the medians")
     a = parser.parse_args()

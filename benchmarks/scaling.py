@@ -25,7 +25,7 @@ from llmgen.simulator import Endpoint, Options
 LIMITS = Path(__file__).parent / "limits"
 TOKENS = 200
 TTFT_S, GAP_S = 0.1, 0.02
-RAMP_S = 4
+ANSWER_S = TTFT_S + TOKENS * GAP_S  # C clients begin evenly over it, as llmgen's requests do: one wake serves one
 RATIO = 1.05  # the target
 
 
@@ -37,7 +37,7 @@ def c_clients(a: argparse.Namespace, count: int) -> float:
     """µs of CPU an event, of all clients' events."""
     with endpoint(a) as server:
         command = [str(LIMITS / "sse_client"), "-p", server.url.rpartition(":")[2], "-c", str(a.streams)]
-        command += ["-n", str(TOKENS), "-t", str(a.seconds), "-r", str(RAMP_S), "-k"]
+        command += ["-n", str(TOKENS), "-t", str(a.seconds), "-r", str(ANSWER_S), "-k"]
         clients = [
             subprocess.Popen(
                 [*command, "-o", str(core)],
@@ -53,11 +53,11 @@ def c_clients(a: argparse.Namespace, count: int) -> float:
 
 def llmgen(a: argparse.Namespace, count: int) -> float:
     """µs of CPU an event, of all workers' events."""
-    rate = count * a.streams / (TTFT_S + TOKENS * GAP_S)
+    rate = count * a.streams / ANSWER_S
     cores = ",".join(map(str, a.client_cores[:count]))
     with endpoint(a) as server, tempfile.TemporaryDirectory() as out:
         command = ["taskset", "-c", cores, sys.executable, "-m", "llmgen", "run", "--url", server.url]
-        command += ["--arrival", "constant", "--rate", f"{rate:.3f}", "--duration", f"{a.seconds + RAMP_S}s"]
+        command += ["--arrival", "constant", "--rate", f"{rate:.3f}", "--duration", f"{a.seconds + 4}s"]
         command += ["--input-tokens", "32", "--output-tokens", str(TOKENS), "--workers", str(count), "--out", out]
         done = subprocess.run([*command, "--json"], capture_output=True, text=True, timeout=a.seconds + 120)
         if done.returncode not in (0, 4):
