@@ -28,6 +28,33 @@ def table(name: str, header: list[str], rows: list[list[Any]]) -> None:
         csv.writer(file, lineterminator="\n").writerows([header, *rows])
 
 
+def conversations(random: np.random.Generator) -> None:
+    """Chats whose rows name the one before; every prompt begins with all blocks of its parent's and of the answer."""
+    rows, fresh = [], 10
+    for start in np.cumsum(random.exponential(8.0, 60)).tolist():
+        parent, t, turn, blocks = -1, start, 1, [1, 2, 3, 4]
+        while True:
+            own, answer = int(random.integers(1, 20)), int(random.integers(8, 300))
+            blocks = [*blocks, *range(fresh, fresh + own)]
+            length = 16 * len(blocks) - int(random.integers(0, 16))
+            rows.append([round(t, 3), parent, turn, length, answer, blocks])
+            # Until they are sorted rows are known by their places.
+            parent, fresh = len(rows) - 1, fresh + own
+            if random.random() < 0.4:
+                break
+            said = answer // 16
+            blocks = [*blocks, *range(fresh, fresh + said)]
+            fresh, t, turn = fresh + said, t + 2 + answer * 0.03 + float(random.lognormal(2, 0.8)), turn + 1
+    order = sorted(range(len(rows)), key=lambda row: rows[row][0])
+    chat = {row: number for number, row in enumerate(order)}
+    lines("conversations.jsonl", [
+        {"chat_id": chat[row], "parent_chat_id": chat.get(rows[row][1], -1), "timestamp": rows[row][0],
+         "input_length": rows[row][3], "output_length": rows[row][4], "type": "text", "turn": rows[row][2],
+         "hash_ids": rows[row][5]}
+        for row in order
+    ])  # fmt: skip
+
+
 def main() -> None:
     random = np.random.default_rng(1)
     times = np.cumsum(random.exponential(1.5, ROWS))
@@ -54,6 +81,8 @@ def main() -> None:
         if len(chat) > 11:
             chat.clear()
     lines("mooncake.jsonl", mooncake)
+
+    conversations(np.random.default_rng(2))
 
     models = random.choice(["ChatGPT", "GPT-4"], ROWS, p=[0.7, 0.3]).tolist()
     logs = random.choice(["Conversation log", "API log"], ROWS, p=[0.8, 0.2]).tolist()

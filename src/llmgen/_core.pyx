@@ -42,7 +42,7 @@ from llmgen.core cimport (
 )
 from llmgen.exchange cimport STATUS_CANCELLED, Exchange, Expect, answers_sink
 from llmgen.counting cimport counting_publish, counting_second
-from llmgen.flight cimport flight_any, flight_begin, flight_expired, flight_free, flight_session_target
+from llmgen.flight cimport flight_any, flight_begin, flight_expired, flight_free, flight_session_target, flight_waits
 from llmgen.pacer cimport (
     NEVER,
     PACER_DUE,
@@ -142,26 +142,26 @@ cdef void dispatch(Core* k, int64_t now) noexcept nogil:
         if result != PACER_DUE:
             k.next_due = NEVER   # its row is not planned yet: the next tick looks again
             return
+        burst += 1
+        if flight_waits(k, &due):
+            continue
         k.network.now = now = monotonic_ns()
         x = flight_begin(k, &due, now)
         if x == NULL:
             stop_all(k)
             return
-        x.row.target = flight_session_target(k, x, choose_target(k, due.row.target))
+        x.row.target = flight_session_target(k, x, due.row.target)
         k.targets[x.row.target].in_flight += 1
         pool_acquire(k, x)
-        burst += 1
 
 
 cdef void stop_offering(Core* k) noexcept nogil:
-    """The plan is over: the drain begins. Retries that are due within it still go out."""
+    """The plan is over: the drain begins. Retries and turns of sessions that are due within it still go out."""
     k.offering = False
     k.pacer.heap_only = True
     k.next_due = NEVER
     if k.drain_until == NEVER:
         k.drain_until = monotonic_ns() + k.options.drain
-    if k.options.closed_slots:
-        k.stopped = True         # the heap holds slots only
 
 
 cdef void stop_all(Core* k) noexcept nogil:
@@ -347,6 +347,7 @@ cdef class Engine:
         k.options.streams_per_connection = setup.streams_per_connection
         k.options.closed_slots = setup.closed_slots
         k.options.retries = setup.retries
+        k.options.sticky = setup.sticky
         k.options.resend_unprocessed = setup.resend_unprocessed
         k.options.traceparent = setup.traceparent
         k.options.balance = {
@@ -577,7 +578,7 @@ cdef class Engine:
             k.stopped = True
             cancel_all(k, STATUS_CANCELLED)
         elif not k.stopped:
-            dispatch(k, now)         # retries
+            dispatch(k, now)         # retries, turns of sessions
         pool_end_batch(k)
         arm(k, NEVER)
         counting_second(k, now)

@@ -83,6 +83,7 @@ class Flag(enum.IntFlag):
     resent = 128  # sent again after `unprocessed` or a retry
     done_seen = 256  # the end that the API promises ([DONE]) was seen
     truncated_event = 512  # an unfinished last event was dropped
+    held_back = 1024  # a turn of a trace whose time came before the end of the answer it follows: due at that end
 
 
 _TIMES = (

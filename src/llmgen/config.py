@@ -68,6 +68,7 @@ class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     api_key_command: str | None = None
     http: Annotated[str, Protocol] = "auto"  # auto | 1.1 | 2
     balance: str = "round-robin"  # round-robin | random | least-in-flight
+    sticky: bool = True  # all turns of a session go to the target of its first
     connect_to: str | None = None  # HOST:PORT
     insecure: bool = False
     ca: str | None = None
@@ -102,6 +103,7 @@ class Trace(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     jitter: str | None = None  # uniform:quantum | uniform:T | none
     window: str | None = None  # "A..B" of the trace's own time
     loop: bool = False
+    turns: str = "after"  # later turns wait for the answers before them; timed: they go by their times alone
     order: str = "auto"  # require | sort
     zero_output: str = "auto"  # keep | drop
     unit: str | None = None  # of times: s ms us ns
@@ -474,8 +476,7 @@ def redact(config: RunConfig) -> dict[str, Any]:
     for source in tree["telemetry"]:
         source["url"] = redact_url(source["url"])
         source["headers"] = {name: _redact_value(name, value) for name, value in source["headers"].items()}
-    # inf is no JSON number
-    if tree["load"]["rate"] == math.inf:
+    if tree["load"]["rate"] == math.inf:  # no JSON number
         tree["load"]["rate"] = "inf"
     return tree
 

@@ -68,6 +68,7 @@ cdef struct Options:
     uint32_t closed_slots        # closed loop; 0: open loop
     uint8_t retries              # further attempts after a connection error, 429 or 503
     uint8_t balance              # Balance
+    bint sticky                  # turns of a session go to the target of the first
     bint resend_unprocessed
     bint traceparent
 
@@ -125,7 +126,7 @@ cdef struct Core:
     int64_t armed                # what the timer is set to
     bint offering                # False: nothing more is taken from the plan
     bint stopped                 # nothing at all is sent any more, neither retries nor turns
-    uint64_t open_turns          # requests in flight whose session has a further turn
+    uint64_t open_turns          # requests in flight whose session has a further turn; turns that wait for one before
     int64_t drain_until          # NEVER while offering
     int64_t lag_max              # of this second
     # counts

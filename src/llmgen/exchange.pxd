@@ -54,6 +54,7 @@ cdef enum:                       # = columns.Flag
     FLAG_RESENT = 128
     FLAG_DONE_SEEN = 256
     FLAG_TRUNCATED_EVENT = 512
+    FLAG_HELD_BACK = 1024
 
 
 cdef enum:                       # = columns.EventFlag

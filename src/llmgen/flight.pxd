@@ -13,4 +13,5 @@ cdef void flight_deadline(Core* k, Exchange* x, int64_t now) noexcept nogil
 cdef Exchange* flight_expired(Core* k, int64_t now, int* status) noexcept nogil
 cdef Exchange* flight_any(Core* k) noexcept nogil
 cdef void flight_free(Core* k) noexcept nogil
-cdef uint16_t flight_session_target(Core* k, Exchange* x, uint16_t chosen) noexcept nogil
+cdef bint flight_waits(Core* k, const Due* due) noexcept nogil
+cdef uint16_t flight_session_target(Core* k, Exchange* x, uint16_t planned) noexcept nogil

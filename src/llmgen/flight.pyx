@@ -9,10 +9,12 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memset
 
+from llmgen.balance cimport choose_target
 from llmgen.core cimport WHEEL_SHIFT, WHEEL_SLOTS, Core, Target
 from llmgen.exchange cimport (
     EXCHANGE_SENDING,
     EXCHANGE_WAITING,
+    FLAG_HELD_BACK,
     MODE_ERROR,
     MODE_UNKNOWN,
     STATUS_ABANDONED,
@@ -30,7 +32,7 @@ from llmgen.exchange cimport (
     exchange_finish,
     exchange_free,
 )
-from llmgen.pacer cimport Due, PlanRow, Slot, pacer_next_turn, pacer_push, pacer_release
+from llmgen.pacer cimport ROOT, Due, PlanRow, Slot, pacer_next_turn, pacer_push, pacer_release
 from llmgen.recorder cimport (
     HIST_LAG,
     STREAM_REQUESTS,
@@ -40,7 +42,17 @@ from llmgen.recorder cimport (
     records_new_request,
     records_observe,
 )
-from llmgen.session cimport Session, session_close, session_find, session_keep, session_open
+from llmgen.session cimport (
+    Session,
+    Turn,
+    session_begin,
+    session_close,
+    session_end,
+    session_find,
+    session_keep,
+    session_open,
+    session_turn,
+)
 
 
 cdef enum:
@@ -105,6 +117,8 @@ cdef Exchange* flight_begin(Core* k, const Due* due, int64_t now) noexcept nogil
     # every stamp starts as "did not happen"; due .. max_gap lie side by side
     memset(&row.due, 0xFF, <size_t>(<uint8_t*>&row.index - <uint8_t*>&row.due))
     row.due = due.promised
+    if plan.after and row.due > k.pacer.start + plan.due:
+        row.flags |= FLAG_HELD_BACK
     row.dispatch = now
     row.attempt = due.attempt
     row.max_gap = NO_TIME
@@ -180,7 +194,9 @@ cdef void go_on(Core* k, Exchange* x, int status, int64_t end) noexcept nogil:
             pushed = pacer_push(&k.pacer, &slot)
         if pushed:
             return
-    if plan.session >= 0:
+    if plan.after:
+        release_turns(k, plan, end)
+    elif plan.session >= 0 and not own_time(x):
         pushed = next_turn(k, x, plan, status, end)
     if k.options.closed_slots and k.offering and not pushed:
         slot.row = NULL
@@ -218,6 +234,7 @@ cdef bint next_turn(Core* k, Exchange* x, const PlanRow* plan, int status, int64
         return False
     x.text = NULL                # the session's now
     session.target = x.row.target
+    session.bound = True
     memset(&slot, 0, sizeof(slot))
     slot.row = next
     slot.segment = x.plan_segment
@@ -225,10 +242,74 @@ cdef bint next_turn(Core* k, Exchange* x, const PlanRow* plan, int status, int64
     return pacer_push(&k.pacer, &slot)
 
 
-cdef uint16_t flight_session_target(Core* k, Exchange* x, uint16_t chosen) noexcept nogil:
-    """The target of the session's earlier turns, where prefix caches know it; `chosen` for a first turn."""
-    cdef Session* session = session_find(&k.sessions, x.row.session) if x.row.session >= 0 else NULL
-    return session.target if session != NULL else chosen
+cdef bint own_time(const Exchange* x) noexcept nogil:
+    """A turn that no end makes due, nor that makes one due: a trace's."""
+    return (<const PlanRow*>x.plan).due >= 0 and not x.capture
+
+
+cdef bint flight_waits(Core* k, const Due* due) noexcept nogil:
+    """A trace's turn whose time has come before the end of the answer it follows: laid aside, it becomes due then."""
+    cdef const PlanRow* plan = due.row
+    cdef Session* session
+    cdef Turn* turn
+    if plan.after == 0:
+        return False
+    session = session_open(&k.sessions, plan.session)
+    # known already: it has waited, or this is a further attempt
+    if session == NULL or session_turn(session, plan.index) != NULL:
+        return False
+    turn = session_begin(session, plan.index)
+    if turn == NULL or plan.after == ROOT or session_turn(session, plan.index - (plan.after - ROOT)) == NULL:
+        return False
+    turn.parent = plan.index - (plan.after - ROOT)
+    turn.due = due.due
+    turn.row = plan
+    turn.segment = due.segment
+    k.open_turns += 1
+    return True
+
+
+cdef void release_turns(Core* k, const PlanRow* plan, int64_t end) noexcept nogil:
+    """A trace's turn is over, well or not: what waited for it is due, at its own time if that has just come."""
+    cdef Session* session = session_find(&k.sessions, plan.session)
+    cdef Turn* turn
+    cdef Slot slot
+    if session == NULL:
+        return
+    session_end(session, plan.index)
+    turn = session.turns
+    while turn != NULL:
+        if turn.parent == plan.index:
+            turn.parent = -1
+            k.open_turns -= 1
+            memset(&slot, 0, sizeof(slot))
+            slot.row = <const PlanRow*>turn.row
+            slot.segment = turn.segment
+            slot.due = slot.promised = end if end > turn.due else turn.due
+            pacer_push(&k.pacer, &slot)
+            pacer_release(&k.pacer, turn.segment)        # the heap holds it now
+        turn = turn.next
+    if session.turns == NULL and k.target_count == 1:
+        session_close(&k.sessions, plan.session)         # with several targets the one it keeps to must be known
+
+
+cdef uint16_t flight_session_target(Core* k, Exchange* x, uint16_t planned) noexcept nogil:
+    """The target of the session's earlier turns, where prefix caches know it; the planned or a chosen one for others."""
+    cdef const PlanRow* plan = <const PlanRow*>x.plan
+    cdef Session* session
+    cdef uint16_t chosen
+    if not k.options.sticky or plan.session < 0 or k.target_count == 1:
+        return choose_target(k, planned)
+    session = session_find(&k.sessions, plan.session)
+    if session != NULL and session.bound:
+        return session.target
+    chosen = choose_target(k, planned)
+    if own_time(x):
+        session = session_open(&k.sessions, plan.session)
+        if session != NULL:
+            session.target = chosen
+            session.bound = True
+    return chosen
 
 
 cdef void keep_sample(Core* k, Exchange* x, int status) noexcept with gil:

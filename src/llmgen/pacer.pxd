@@ -12,7 +12,8 @@ cdef struct PlanRow:             # = plan.PLAN_DTYPE
     int32_t session
     uint16_t turn, head
     int32_t planned_input, planned_output
-    uint32_t body_bytes, spare
+    uint32_t body_bytes
+    uint32_t after
     int64_t think
 
 
@@ -26,7 +27,7 @@ cdef struct Control:
     int64_t start                # common start, monotonic ns; 0: not yet
     int64_t plan_segments        # segments that are complete on disk
     int64_t plan_final           # 1: no further segment will come
-    int64_t claimed              # closed loop: next row to be claimed, atomic, by all workers
+    int64_t claimed              # closed loop: next row, or session, to be claimed, atomic, by all workers
     int64_t stop                 # 1: offer nothing more
 
 
@@ -54,6 +55,10 @@ cdef struct Due:                 # what is to be sent now
     const PlanRow* row
     int32_t segment
     uint8_t attempt
+
+
+cdef enum:                       # = plan.ROOT
+    ROOT = 1
 
 
 cdef enum:                       # = plan.SOURCE_
@@ -84,7 +89,7 @@ cdef struct Pacer:
     int32_t current              # segment of the cursor; -1: none yet
     int64_t next_row             # in the current segment
     bint closed_loop
-    int64_t held                 # closed loop: a claimed row number whose row was not there yet; -1
+    int64_t held                 # closed loop: a claimed number whose row was not there yet; -1
     bint heap_only               # the plan is over: only what the heap holds is still taken
     bint used_up                 # closed loop: a slot found no row any more
     # the heap

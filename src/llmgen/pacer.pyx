@@ -161,19 +161,34 @@ cdef int find_own(Pacer* p) noexcept nogil:
             return result
 
 
+cdef bint find_claimed(Pacer* p) noexcept nogil:
+    """Puts the cursor on the row of the number that is held. False: it is in a later segment."""
+    cdef PlanSegment* s = &p.segments[p.current]
+    if s.row_count and s.rows[0].session < 0:
+        p.next_row = p.held - s.first_row
+    else:
+        # turns of a session lie side by side, sessions in their order: what a worker claims lies ever further on
+        while p.next_row < s.row_count and s.rows[p.next_row].session != p.held:
+            p.next_row += 1
+    return p.next_row < s.row_count
+
+
 cdef int claim(Pacer* p, Due* out) noexcept nogil:
-    """Closed loop: the next unclaimed row of the whole plan. A number that has been claimed is held until its row is there."""
+    """Closed loop: the next unclaimed row of the whole plan, of sessions the first one of the next unclaimed session.
+
+    A number that has been claimed is held until its row is there.
+    """
     cdef int result
     cdef PlanSegment* s
     if p.held < 0:
         p.held = atomic_add(&p.control.claimed, 1)
-    while p.current < 0 or p.held >= p.segments[p.current].first_row + p.segments[p.current].row_count:
+    while p.current < 0 or not find_claimed(p):
         result = next_segment(p)
         if result != PACER_DUE:
             p.used_up = result == PACER_NOTHING
             return result
     s = &p.segments[p.current]
-    out.row = s.rows + (p.held - s.first_row)
+    out.row = s.rows + p.next_row
     out.segment = p.current
     s.users += 1
     p.held = -1
@@ -213,7 +228,9 @@ cdef const PlanRow* pacer_next_turn(const Pacer* p, const PlanRow* row, int32_t 
     cdef const PlanRow* next = row + 1
     if row.session < 0 or next >= s.rows + s.row_count:
         return NULL
-    return next if next.session == row.session and next.turn == row.turn + 1 else NULL
+    if next.session != row.session or next.turn != row.turn + 1 or next.due >= 0:
+        return NULL              # a turn with a time of its own (a trace's) is taken up by the cursor
+    return next
 
 
 cdef Slot heap_pop(Pacer* p) noexcept nogil:
@@ -266,6 +283,9 @@ cdef int pacer_take(Pacer* p, int64_t now, Due* out) noexcept nogil:
     if p.heap_size and p.heap[0].due == due:
         slot = p.heap[0]
         if slot.row == NULL:
+            if p.heap_only:      # nothing new is begun any more: the slot retires
+                heap_pop(p)
+                return PACER_NOTHING
             result = claim(p, out)
             if result == PACER_LATE_PLAN or result == PACER_ERROR:
                 return result
@@ -288,7 +308,7 @@ cdef bint pacer_exhausted(Pacer* p) noexcept nogil:
     """Nothing will ever become due any more: the plan is used up, and nothing is left in the heap."""
     cdef int64_t due
     if p.closed_loop:
-        return p.used_up
+        return p.used_up and p.heap_size == 0
     return pacer_next(p, &due) == PACER_NOTHING and p.heap_size == 0
 
 

@@ -28,6 +28,7 @@ PLAN_SCHEMA: Final = "llmgen.plan/1"
 
 ANY_TARGET: Final = 0xFFFF  # the worker balances
 DYNAMIC: Final = -1  # due time is decided during the run (closed loop, session turns)
+ROOT: Final = 1  # `after` of a turn that waits for no other
 NO_SESSION: Final = -1
 
 PLAN_DTYPE: Final = np.dtype(
@@ -45,7 +46,7 @@ PLAN_DTYPE: Final = np.dtype(
         ("planned_input", "<i4"),
         ("planned_output", "<i4"),
         ("body_bytes", "<u4"),
-        ("spare", "<u4"),
+        ("after", "<u4"),  # of a trace's turn: ROOT + so many rows back is the one whose end it waits for; 0: no turn
         ("think", "<i8"),  # dynamic rows of a session: ns between the end of the turn before and this one's due
     ]
 )

@@ -21,7 +21,7 @@ from llmgen.config import RunConfig
 from llmgen.draws import DRAW_BLOCK
 from llmgen.durations import format_duration
 from llmgen.errors import ConfigError
-from llmgen.plan import ANY_TARGET, NO_SESSION, PLAN_DTYPE, Head, PlanWriter, StaticBytes
+from llmgen.plan import ANY_TARGET, NO_SESSION, PLAN_DTYPE, ROOT, Head, PlanWriter, StaticBytes
 from llmgen.workload import tokenizers, traces
 from llmgen.workload.bodies import BodyBuilder, Source
 from llmgen.workload.datasets import Dataset
@@ -33,6 +33,7 @@ from llmgen.workload.requestlog import LogBodies
 from llmgen.workload.sessions import SessionDraws, SessionPrompts, SessionRows, check_sessions
 from llmgen.workload.tokenizers import Tokens
 from llmgen.workload.traces import TraceBlock
+from llmgen.workload.traces.conversations import Conversations, Turns
 from llmgen.workload.traces.mapping import DROPPED, ClassMap, ModelMap
 from llmgen.workload.traces.mapping import check as check_mapping
 from llmgen.workload.traces.rows import joined
@@ -74,6 +75,7 @@ class PlanBuilder:
         self.rows_by_class = np.zeros(len(self.classes), np.int64)
         self.finished = False
         self._workers = workers
+        self._turns_wait = config.load.trace is not None and config.load.trace.turns == "after"
         self._target = 0 if len(config.target.urls) <= 1 else ANY_TARGET
         static = StaticBytes()
         tokens = self.requests.tokens
@@ -90,6 +92,16 @@ class PlanBuilder:
     @property
     def rows_written(self) -> int:
         return self._writer.rows
+
+    @property
+    def numbers_written(self) -> int:
+        """What a closed loop claims: requests, or sessions."""
+        return self.rows_written if self._sessions is None else self.requests.sessions
+
+    @property
+    def turns_follow(self) -> bool:
+        """Requests may become due later than the plan says: turns that wait for the answers before them."""
+        return self._sessions is not None or (self._turns_wait and self.requests.sessions > 0)
 
     @property
     def segments(self) -> int:
@@ -152,6 +164,8 @@ class PlanBuilder:
         if turns is not None:
             rows["session"], rows["turn"], rows["think"] = turns.session, turns.turn, turns.think
             rows["worker"] = turns.session % self._workers  # a session's answers are one worker's
+        if block.turns is not None:
+            self._mark_turns(rows, block.turns)
         rows["planned_input"], rows["planned_output"] = drawn.planned_input, drawn.planned_output
         rows["body_bytes"] = bodies.size
         _check_sizes(bodies.span_count, bodies.size)
@@ -160,6 +174,14 @@ class PlanBuilder:
         self.planned_input += int(drawn.planned_input.sum())
         self.planned_output += int(np.maximum(drawn.planned_output, 0).sum())
         self.rows_by_class += np.bincount(drawn.klass, minlength=len(self.classes))
+
+    def _mark_turns(self, rows: NDArray[np.void], turns: Turns) -> None:
+        """Rows of a trace that are turns: a conversation is one worker's, which knows when its answers have ended."""
+        of = turns.session >= 0
+        rows["session"], rows["turn"] = turns.session, turns.turn
+        rows["worker"][of] = turns.session[of] % self._workers
+        if self._turns_wait:
+            rows["after"][of] = turns.back[of] + ROOT
 
 
 def _check_sizes(spans: NDArray[np.int64], size: NDArray[np.int64]) -> None:
@@ -178,6 +200,7 @@ class RequestBlock:
     drawn: Draws
     told: TraceBlock | None
     sessions: SessionRows | None = None
+    turns: Turns | None = None
 
 
 class Requests:
@@ -196,6 +219,7 @@ class Requests:
         self._sessions = None
         if workload.sessions is not None:
             self._sessions = SessionDraws(config, self.classes, self.mix, self.tokens.vocabulary.template_tokens)
+        self._conversations = Conversations()
         names = [one.name for one in self.classes]
         if trace is not None:
             check_mapping(trace, names)
@@ -211,8 +235,9 @@ class Requests:
         if self._sessions is not None:
             return self._next_sessions(rows, self._sessions)
         due, told = self._blocks.take(rows)
-        given = None
+        given = turns = None
         if told is not None:
+            turns = self._conversations.link(told)
             given = Given(
                 told.input,
                 told.output,
@@ -222,7 +247,12 @@ class Requests:
             )
         drawn = self.mix.draw(self.drawn, len(due), given)
         self.drawn += len(due)
-        return RequestBlock(due, drawn, told)
+        return RequestBlock(due, drawn, told, turns=turns)
+
+    @property
+    def sessions(self) -> int:
+        """Conversations so far, made or of a trace."""
+        return self._conversations.count if self._sessions is None else self._sessions.begun
 
     def _next_sessions(self, rows: int, draws: SessionDraws) -> RequestBlock:
         """Whole sessions; the number of requests that was asked for ends the last one."""

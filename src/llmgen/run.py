@@ -197,7 +197,7 @@ class Controller:
         if self.control.control["stop"][0]:
             return False
         if self.plan.schedule.closed:
-            return self.plan.rows_written - int(self.control.control["claimed"][0]) < AHEAD_ROWS
+            return self.plan.numbers_written - int(self.control.control["claimed"][0]) < AHEAD_ROWS
         elapsed = 0.0 if self.start_ns < 0 else (time.monotonic_ns() - self.start_ns) / NS
         return self.plan.last_due_ns / NS < elapsed + AHEAD_S
 
@@ -284,7 +284,7 @@ class Controller:
         """When even a slow worker must be over; far away while the plan's end is not known."""
         load, schedule = self.config.load, self.plan.schedule
         last = schedule.duration_ns
-        if last is None and self.plan.finished and not schedule.closed and not self.config.workload.sessions:
+        if last is None and self.plan.finished and not schedule.closed and not self.plan.turns_follow:
             last = self.plan.last_due_ns
         if last is None:
             return self.stop_by_ns
@@ -321,7 +321,7 @@ class Controller:
         """The measured window, relative to the start."""
         load, span = self.config.load, self.span_ns()
         start, end = cut_ns(load.warmup, span), FOREVER_NS
-        turns_follow = self.config.workload.sessions and load.duration is None and not load.cooldown
+        turns_follow = self.plan.turns_follow and load.duration is None and not load.cooldown
         if span is not None and not turns_follow:
             end = max(start, span - cut_ns(load.cooldown, span))
         return start, end
@@ -434,7 +434,8 @@ class Controller:
         """
         rows = PlanReader(self.plan_dir).all_rows()
         if self.plan.schedule.closed:
-            rows = rows[: int(self.control.control["claimed"][0])]
+            number = rows["index"] if self.config.workload.sessions is None else rows["session"]
+            rows = rows[number < int(self.control.control["claimed"][0])]
         blank = np.zeros(len(rows), REQUEST_DTYPE)
         for name in REQUEST_DTYPE.names or ():
             if blank.dtype[name].kind == "i":

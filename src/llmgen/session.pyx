@@ -4,8 +4,8 @@ An answer's text is kept exactly as it stood inside of the event's JSON string, 
 between two of its own spans without decoding or encoding anything.
 """
 
-from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t
-from libc.stdlib cimport calloc, free, realloc
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t
+from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memset
 
 
@@ -93,8 +93,41 @@ cdef bint session_keep(Session* s, uint16_t turn, uint8_t* data, uint32_t size) 
     return True
 
 
+cdef Turn* session_turn(Session* s, int64_t index) noexcept nogil:
+    cdef Turn* turn = s.turns
+    while turn != NULL and turn.index != index:
+        turn = turn.next
+    return turn
+
+
+cdef Turn* session_begin(Session* s, int64_t index) noexcept nogil:
+    cdef Turn* turn = <Turn*>malloc(sizeof(Turn))
+    if turn == NULL:
+        return NULL
+    memset(turn, 0, sizeof(Turn))
+    turn.index = index
+    turn.parent = -1
+    turn.next = s.turns
+    s.turns = turn
+    return turn
+
+
+cdef void session_end(Session* s, int64_t index) noexcept nogil:
+    cdef Turn** at = &s.turns
+    cdef Turn* turn
+    while at[0] != NULL:
+        turn = at[0]
+        if turn.index == index:
+            at[0] = turn.next
+            free(turn)
+            return
+        at = &turn.next
+
+
 cdef void release(Session* s) noexcept nogil:
     cdef uint16_t i
+    while s.turns != NULL:
+        session_end(s, s.turns.index)
     for i in range(s.count):
         free(s.answers[i].data)
     free(s.answers)

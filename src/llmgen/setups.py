@@ -76,6 +76,7 @@ def setups(
             closed_slots=slots[number],
             source_addresses=list(prepared.targets[0].sources),
             balance=t.balance,
+            sticky=t.sticky,
             kernel_stamps=client.stamps == "kernel",
             traceparent=client.traceparent,
             retries=client.retries,

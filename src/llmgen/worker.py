@@ -91,6 +91,7 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True):
     retries: int = 0
     source_addresses: list[tuple[Any, ...]] = []  # as a target's addresses, their port 0
     balance: str = "round-robin"
+    sticky: bool = True
     kernel_stamps: bool = True
     traceparent: bool = False
     resend_unprocessed: bool = False

@@ -14,6 +14,7 @@ from llmgen.simulator import Endpoint
 from odd_servers import DONE, FINISH, OddServer, Peer, Request, answering, stream, token, whole
 from running import Offer, statuses
 
+MS = 1_000_000
 TURNS = 3
 REQUESTS = 24
 SESSIONS: dict[str, Any] = {"turns": TURNS, "think": "20ms", "output": 6, "system": 5}
@@ -116,3 +117,83 @@ def test_a_duration_ends_the_beginning_of_sessions(endpoint: Endpoint, offer: Of
     assert statuses(rows) == {"ok": len(rows)}
     assert set(np.unique(rows["turn"])) == {0, 1, 2}
     assert len(rows) == 20 * TURNS
+
+
+CLOSED: dict[str, Any] = {**FLAGS, "load.rate": None, "load.arrival": "closed", "load.concurrency": 4}
+
+
+def under_way(rows: np.ndarray) -> int:
+    """The most conversations that were under way at one time, from the first due to the last end."""
+    sessions = [rows[rows["session"] == number] for number in np.unique(rows["session"])]
+    begins = [(int(one["due"].min()), 1) for one in sessions]
+    ends = [(int(one["end"].max()), -1) for one in sessions]
+    return int(np.cumsum([change for _, change in sorted(begins + ends)]).max())
+
+
+@pytest.mark.parametrize("http", ["1.1", "2"])
+def test_a_closed_loop_of_conversations(endpoint: Endpoint, offer: Offer, http: str) -> None:
+    """The next begins when one has ended; think times are within."""
+    told = {**SESSIONS, "turns": "uniform:1,5", "think": "10ms"}
+    rows = offer(
+        endpoint.url, **{**CLOSED, "load.requests": 120, "workload.sessions": told, "target.http": http}
+    ).requests
+    rows = np.sort(rows, order="index")
+    assert statuses(rows) == {"ok": 120}
+    assert set(np.unique(rows["worker"])) == {0, 1}
+    later = np.flatnonzero(rows["turn"] > 0)
+    np.testing.assert_array_equal(rows["due"][later], rows["end"][later - 1] + 10 * MS)
+    np.testing.assert_array_equal(rows["worker"][later], rows["worker"][later - 1])
+    assert under_way(rows) == 4
+    # but for the first four, every conversation begins at the very end of another one of its worker
+    last = np.append(rows["turn"][1:] == 0, True)
+    ends = {(int(row["worker"]), int(row["end"])) for row in rows[last]}
+    begins = [(int(row["worker"]), int(row["due"])) for row in rows[rows["turn"] == 0]]
+    assert sum(begin in ends for begin in begins) == len(begins) - 4
+
+
+def test_conversations_of_a_closed_loop_end_in_the_drain(endpoint: Endpoint, offer: Offer) -> None:
+    """None begins after the duration; those under way go on as long as the drain lasts, and no longer."""
+    told = {**CLOSED, "load.requests": None, "load.duration": 0.2}
+    told["workload.sessions"] = {**SESSIONS, "turns": 4, "think": "100ms"}
+    rows = offer(endpoint.url, **told).requests
+    assert statuses(rows) == {"ok": len(rows)}
+    assert len(rows) == 4 * 4
+    result = offer(endpoint.url, **told, **{"load.drain": 0.05})
+    found = statuses(result.requests)
+    assert sum(found.values()) == 4 * 4
+    assert found.keys() == {"ok", "never_sent"}
+    assert found["ok"] >= 4
+
+
+def test_a_failed_turn_frees_its_slot(offer: Offer) -> None:
+    def fail(peer: Peer, request: Request) -> None:
+        if request.index % 4 == 1:
+            peer.send(whole(b"{}", b"500 Internal Server Error"))
+        else:
+            speak(peer, request)
+
+    told = {**CLOSED, "load.requests": 40, "load.concurrency": 2}
+    told["workload.sessions"] = {**SESSIONS, "turns": 4, "think": "1ms"}
+    with OddServer(answering(fail)) as server:
+        rows = offer(server.url, **told).requests
+    assert statuses(rows) == {"ok": 10, "http_5xx": 10, "never_sent": 20}
+
+
+def test_a_closed_loop_that_is_aborted(offer: Offer) -> None:
+    """Nothing more is sent, no later turn either; what was begun is accounted for to its last turn."""
+
+    def refuse(peer: Peer, request: Request) -> None:
+        if request.index % TURNS:
+            peer.send(whole(b"{}", b"429 Too Many Requests"))
+        else:
+            speak(peer, request)
+
+    told = {**CLOSED, "load.requests": None, "load.duration": 20.0, "client.abort_on": "error_rate>20% for 200ms"}
+    with OddServer(answering(refuse)) as server:
+        result = offer(server.url, **told)
+    rows = result.requests
+    found = statuses(rows)
+    assert found["rate_limited"] > 0
+    assert len(rows) % TURNS == 0
+    # a session's turns are all there, each with an end of its own
+    assert set(np.unique(rows["session"], return_counts=True)[1]) == {TURNS}

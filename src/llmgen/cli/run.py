@@ -88,6 +88,8 @@ Exit codes: 0 done, 1 bug, 2 usage or configuration, 3 an objective missed,
         "knowledge.  [default: auto]")  # fmt: skip
 @target("--balance", metavar="HOW", help="Over several URLs: round-robin, random or least-in-flight.  "
         "[default: round-robin]")  # fmt: skip
+@target("--no-sticky", is_flag=True, help="Over several URLs: balance every turn of a session by itself.  [default: a "
+        "session stays with the target of its first turn]")  # fmt: skip
 @target("--connect-to", metavar="HOST:PORT", help="Connect there instead of to the URL's host.")
 @target("--insecure", is_flag=True, help="Do not verify the server's certificate; the report says so.")
 @target("--ca", metavar="FILE", help="Certificates to trust, instead of the system's.")
@@ -114,6 +116,8 @@ Exit codes: 0 done, 1 bug, 2 usage or configuration, 3 an objective missed,
 @load("--trace-jitter", metavar="J", help="Spread rows of one time: uniform:quantum or uniform:T.  [default: none]")
 @load("--trace-window", metavar="A..B", help="Only this part of the trace's own time.")
 @load("--trace-loop", is_flag=True, help="Begin again at its end.")
+@load("--trace-turns", metavar="after|timed", help="Later turns of its conversations wait for the answers before them, "
+      "or go by their times alone.  [default: after]")  # fmt: skip
 @workload("--mix", metavar="NAME", help="Ready-made mix: chat, summarise, extract, codegen, agent or rag.")
 @workload("--input-tokens", metavar="D", help="Prompt length: a number, uniform:A,B normal:M,S lognormal:M,S "
           "zipf:A,MAX or file:F.  [default: 128]")  # fmt: skip

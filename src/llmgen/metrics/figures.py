@@ -275,11 +275,14 @@ class Abandonment(msgspec.Struct, frozen=True, kw_only=True):
 class Sessions(msgspec.Struct, frozen=True, kw_only=True):
     """Sessions whose first turn is due in the window. duration_ms: first due to last end, where every turn succeeded.
 
-    goodput: sessions of which every turn kept its limits / all sessions.
+    goodput: sessions of which every turn kept its limits / all sessions. held_back: those of the later_turns whose time
+    in the trace came before the end of the answer that they follow, so that they were due at that end.
     """
 
     sessions: int
     succeeded: int
+    later_turns: int = 0
+    held_back: int = 0
     turns_per_session: Dist | None
     duration_ms: Dist | None
     goodput: float | None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from llmgen.columns import Flag
 from llmgen.metrics.figures import Sessions
 from llmgen.metrics.measurements import Measurements
 from llmgen.metrics.statistics import distribution, wilson_interval
@@ -29,12 +30,15 @@ def sessions_of(m: Measurements) -> Sessions | None:
     inside = (due >= m.window[0]) & (due < m.window[1])
     succeeded = inside & (np.bincount(number, ~m.ok[rows], count) == 0)
     whole = int(np.count_nonzero(inside))
+    later = rows[inside[number] & (r["turn"][rows] > 0)]
     good = None
     if m.good is not None:
         good = int(np.count_nonzero(inside & (np.bincount(number, ~m.good[rows], count) == 0)))
     return Sessions(
         sessions=whole,
         succeeded=int(np.count_nonzero(succeeded)),
+        later_turns=len(later),
+        held_back=int(np.count_nonzero(r["flags"][later] & Flag.held_back)),
         turns_per_session=distribution(turns[inside].astype(np.float64), scale=1.0),
         duration_ms=distribution(
             (end - due)[succeeded].astype(np.float64), excluded=int(np.count_nonzero(inside & ~succeeded))

@@ -83,6 +83,8 @@ def sessions(console: Console, summary: Summary) -> None:
     text = f"{s.succeeded:,} without a failed turn"
     text += "" if s.goodput is None else f"; goodput {share(s.goodput)}"
     line(console, "ended", text)
+    if s.held_back:
+        line(console, "held back", f"{s.held_back:,} of {s.later_turns:,} later turns waited for the answer before")
     if s.duration_ms is not None:
         line(console, "duration", f"p50 {number(s.duration_ms.p50 / 1e3)}, p95 {number(s.duration_ms.p95 / 1e3)} s")
 

@@ -324,6 +324,8 @@ def _sessions(summary: Summary) -> str:
     if s.goodput is not None:
         between = "" if s.goodput_ci95 is None else f" ({'–'.join(share(edge)[:-2] for edge in s.goodput_ci95)})"
         rows.append(("goodput: every turn kept its limits", f"{share(s.goodput)}{between}"))
+    if s.held_back:
+        rows.append(("turns that waited for the answer before", f"{s.held_back:,} of {s.later_turns:,} later ones"))
     for name, dist, unit, scale in (
         ("duration, first due to last end", s.duration_ms, "s", 1e-3),
         ("turns", s.turns_per_session, "", 1),

@@ -84,8 +84,6 @@ def check_sessions(config: RunConfig, dialect: Dialect) -> None:
         raise ConfigError(
             f"{KEY}: target.api={dialect.name!r} takes no list of messages; use chat, messages or ollama (--api)"
         )
-    if load.arrival == "closed" or load.concurrency is not None:
-        raise ConfigError(f"{KEY}: sessions arrive openly; give a rate (--rate) in the place of load.concurrency")
     if load.trace is not None:
         raise ConfigError(f"{KEY}: a trace brings its own requests; leave one out")
     if load.normalize:

@@ -54,6 +54,8 @@ VALUES: dict[str, tuple[str | None, Any]] = {
     "load.trace.scale": ("2", 2.0),
     "load.trace.rate_scale": ("0.5", 0.5),
     "load.trace.loop": (None, True),
+    "load.trace.turns": ("timed", "timed"),
+    "target.sticky": (None, False),
     "load.normalize": (None, True),
     "load.duration": ("1m30s", 90.0),
     "load.requests": ("7", 7),

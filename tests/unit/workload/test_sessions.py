@@ -152,7 +152,6 @@ def test_think_times_that_cannot_be(text: str) -> None:
     [
         (config("completions"), "no list of messages"),
         (config("responses"), "no list of messages"),
-        (config(load=Load(concurrency=3, arrival="closed", requests=9)), "arrive openly"),
         (config(load=Load(rate=3.0, requests=9, normalize=True)), "normalize"),
         (config(more={"prefix": Prefix(tokens=9)}), "prefix"),
         (config(more={"mix": {"a": Klass(data=Data(file="x"))}}), "data"),

@@ -111,6 +111,7 @@ def check(trace: Trace) -> Format:
         ("order", trace.order, ("auto", "require", "sort")),
         ("zero_output", trace.zero_output, ("auto", "keep", "drop")),
         ("unit", trace.unit or "s", tuple(UNITS)),
+        ("turns", trace.turns, ("after", "timed")),
     ):
         if value not in values:
             raise ConfigError(f"load.trace.{key}={value!r}: unknown; {closest(value, values)}")
