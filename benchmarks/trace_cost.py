@@ -1,7 +1,6 @@
-"""Time and memory of reading traces of a million rows, and of planning the Mooncake conversation trace if it is there.
+"""Time and memory of reading traces of a million rows, and of planning them.
 
-Each case runs in a process of its own, so that the peak memory is its own. The numpy pass writes as many bytes as the
-plan has; the trace's prompt tokens are told beside them, since a plan of shared pieces has far fewer bytes than tokens.
+Each case runs in a process of its own, so that the peak memory is its own. plan_cost.py measures the Mooncake trace.
 
     python benchmarks/trace_cost.py --rows 1000000
 """
@@ -17,9 +16,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-
-MOONCAKE = Path(__file__).parents[2] / "shared" / "data" / "mooncake_conversation.jsonl"
-PASS_BYTES = 4 << 20
+import numpy_pass
 
 
 def write_samples(rows: int, folder: Path) -> list[Path]:
@@ -52,42 +49,21 @@ def case(name: str, file: str) -> None:
 
     columns = {"time": "t", "input": "i", "output": "o"} if file.endswith("columns.csv") else {}
     trace = Trace(file=file, columns=columns)
-    start = time.perf_counter()
+    start, cpu_start = time.perf_counter(), time.process_time()
     if name == "read":
-        rows = sum(len(block) for block in traces.read(trace))
-        text = f"{rows} rows"
+        text = f"{sum(len(block) for block in traces.read(trace))} rows"
+        seconds, cpu, peak_mb = time.perf_counter() - start, time.process_time() - cpu_start, numpy_pass.peak_mb()
     else:
         with tempfile.TemporaryDirectory() as folder:
             builder = PlanBuilder(RunConfig(target=Target(model="m"), load=Load(trace=trace)), Path(folder) / "p", 2)
             builder.write_all()
-            seconds = time.perf_counter() - start
-            plain = write_numpy(builder.bytes_written, Path(folder))
+            seconds, cpu, peak_mb = time.perf_counter() - start, time.process_time() - cpu_start, numpy_pass.peak_mb()
+            _, content = numpy_pass.same_content(Path(folder) / "p", Path(folder))
         text = (
             f"{builder.rows_written} rows, {builder.planned_input / 1e6:.0f} M prompt tokens, "
-            f"{builder.bytes_written / 1e6:.0f} MB; numpy pass {plain:.3f} s: {seconds / plain:.1f} x"
+            f"{builder.bytes_written / 1e6:.0f} MB; CPU {cpu / content:.1f} x numpy writing the same content"
         )
-    seconds = time.perf_counter() - start
-    # ru_maxrss would be the parent's before the exec.
-    peak = (
-        next(
-            int(line.split()[1])
-            for line in Path("/proc/self/status").read_text().splitlines()
-            if line.startswith("VmHWM")
-        )
-        / 1024
-    )
-    print(f"{name} {Path(file).name}: {seconds:.2f} s, peak RSS {peak:.0f} MB; {text}", flush=True)
-
-
-def write_numpy(size: int, folder: Path) -> float:
-    """Seconds of one pass that fills an array and writes it, `size` bytes in all."""
-    chunk = np.empty(PASS_BYTES, np.uint8)
-    start = time.perf_counter()
-    with (folder / "numpy").open("wb") as file:
-        for number in range(-(-size // PASS_BYTES)):
-            chunk[:] = number & 0xFF
-            file.write(chunk[: size - number * PASS_BYTES].data)
-    return time.perf_counter() - start
+    print(f"{name} {Path(file).name}: {seconds:.2f} s, CPU {cpu:.2f} s, peak RSS {peak_mb:.0f} MB; {text}", flush=True)
 
 
 def main() -> None:
@@ -100,8 +76,6 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         cases = [(name, file) for file in write_samples(arguments.rows, Path(folder)) for name in ("read", "plan")]
-        if MOONCAKE.is_file():
-            cases += [("read", MOONCAKE), ("plan", MOONCAKE)]
         for name, file in cases:
             subprocess.run([sys.executable, __file__, "--case", name, str(file)], check=True, timeout=600)
 

@@ -101,16 +101,18 @@ class BodyBuilder:
         else:
             return self._synthetic(first, draws)
         head, own, tail, own_bytes = self._around(draws, None)
-        spans = parts.spans.copy()
-        spans["offset"][spans["source"] == SOURCE_SEGMENT] += len(own_bytes)
-        own_bytes = np.concatenate([own_bytes, parts.own])
+        own["offset"] += len(parts.own)
+        tail["offset"][tail["source"] == SOURCE_SEGMENT] += len(parts.own)
         # A frame that has no slot before its prompt has no bytes of its own there.
         counts = (own["size"] > 0).astype(np.int64)
-        before = interleaved([(head, np.ones(len(head), np.int64)), (own[counts > 0], counts)])
-        whole, span_count = interleaved([before, (spans, parts.counts), (tail, np.ones(len(tail), np.int64))])
+        ones = np.ones(len(head), np.int64)
+        whole, span_count = interleaved(
+            [(head, ones), (own[counts > 0], counts), (parts.spans, parts.counts), (tail, ones)]
+        )
         ends = np.cumsum(span_count)
         upto = np.concatenate([[0], np.cumsum(whole["size"], dtype=np.int64)])
-        return Bodies(whole, ends - span_count, span_count, upto[ends] - upto[ends - span_count], own_bytes)
+        size = upto[ends] - upto[ends - span_count]
+        return Bodies(whole, ends - span_count, span_count, size, np.concatenate([parts.own, own_bytes]))
 
     def _synthetic(self, first: int, draws: Draws) -> Bodies:
         """Plain prompts: the beginning lies in the same bytes as the limits before it."""

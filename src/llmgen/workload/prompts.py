@@ -44,10 +44,10 @@ class SyntheticPrompts:
     def __init__(self, seed: int, static: StaticBytes, vocabulary: Vocabulary | None = None) -> None:
         self.vocabulary = vocabulary or Vocabulary()
         self.seed = seed
-        words = self.vocabulary.words
-        chosen = generator(seed, "text pool", 0).integers(0, len(words), POOL_WORDS)
-        text = "".join(" " + words[i] for i in chosen).encode()
-        sizes = np.array([1 + len(words[i]) for i in chosen], dtype=np.int64)
+        spaced = [" " + word for word in self.vocabulary.words]
+        chosen = generator(seed, "text pool", 0).integers(0, len(spaced), POOL_WORDS)
+        text = "".join([spaced[i] for i in chosen.tolist()]).encode()
+        sizes = np.array([len(word) for word in spaced], np.int64)[chosen]
         self.pool = np.frombuffer(text * 2, np.uint8)
         self._base = static.add(text * 2)
         self.offsets = np.concatenate([[0], np.cumsum(np.concatenate([sizes, sizes]))])
@@ -70,25 +70,23 @@ class SyntheticPrompts:
 
         A piece of more than POOL_WORDS words goes over the pool again.
         """
-        if len(words) and int(words.min()) > 0 and int(words.max()) <= POOL_WORDS:  # nearly always: one span each
-            spans = np.empty(len(words), SPAN_DTYPE)
-            begin = self.offsets[start]
-            spans["offset"] = begin + self._base
-            spans["size"] = self.offsets[start + words] - begin
-            spans["source"] = SOURCE_STATIC
-            return spans, np.ones(len(words), np.int64)
-        counts = -(-words // POOL_WORDS)
-        spans = np.empty(int(counts.sum()), SPAN_DTYPE)
+        some = words > 0
+        if not some.all():
+            start, words = start[some], words[some]
+        rounds = (words - 1) // POOL_WORDS  # over the whole pool, before the last span; nearly always none
+        counts = some.astype(np.int64)
+        rest = words - rounds * POOL_WORDS
+        begin = self.offsets[start]
+        spans = np.empty(len(words), SPAN_DTYPE)
+        spans["offset"] = begin + self._base
+        spans["size"] = self.offsets[start + rest] - begin
         spans["source"] = SOURCE_STATIC
-        last = np.cumsum(counts) - 1
-        some = counts > 0
-        if len(spans) != int(some.sum()):  # someone needs several: whole rounds first
-            spans["offset"] = np.repeat(self.offsets[start] + self._base, counts)
-            spans["size"] = self._pool_bytes
-        rest = words[some] - (counts[some] - 1) * POOL_WORDS
-        begin = self.offsets[start[some]]
-        spans["offset"][last[some]] = begin + self._base
-        spans["size"][last[some]] = self.offsets[start[some] + rest] - begin
+        if rounds.any():
+            counts[some] += rounds
+            spans = np.repeat(spans, rounds + 1)
+            last = np.zeros(len(spans), bool)
+            last[np.cumsum(rounds + 1) - 1] = True
+            spans["size"][~last] = self._pool_bytes
         return spans, counts
 
     def opened(self, index: Ints, start: Ints, words: Ints, *, spaced: bool) -> Parts:
@@ -111,10 +109,14 @@ class SyntheticPrompts:
 def interleaved(parts: list[tuple[Spans, Ints]]) -> tuple[Spans, Ints]:
     """The spans of each row, part after part, in one array; number of spans of each row."""
     total = np.sum([counts for _, counts in parts], axis=0).astype(np.int64)
+    parts = [(piece, counts) for piece, counts in parts if len(piece)]
+    if len(parts) == 1:
+        return parts[0][0], total
     spans = np.empty(int(total.sum()), SPAN_DTYPE)
     start = np.cumsum(total) - total
     for piece, counts in parts:
-        spans[places(start, counts)] = piece
+        at_most_one = int(counts.max()) == 1
+        spans[start[counts == 1] if at_most_one else places(start, counts)] = piece
         start = start + counts
     return spans, total
 

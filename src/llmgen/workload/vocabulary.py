@@ -25,6 +25,7 @@ _SYLLABLES: Final = [c + v for c in "bdfghklmnprstvwz" for v in "aeio"]
 _PAIRS: Final = np.frombuffer("".join(a + b for a in _SYLLABLES for b in _SYLLABLES).encode(), "<u4")
 UNIQUE_BYTES: Final = 16  # 48 bits
 BITS: Final = 48
+CHUNK_WORDS: Final = 1 << 14  # made at a time: what is made on the way stays in the cache
 _MASK: Final = np.uint64((1 << BITS) - 1)
 # Odd, so that multiplying is a bijection of 48-bit numbers; digits of the golden ratio and of the square root of 3.
 _ODD: Final = (np.uint64(0x9E3779B97F4B), np.uint64(0xBB67AE8584CB))
@@ -53,9 +54,13 @@ def scrambled(seed: int, index: NDArray[np.int64], purpose: str = "unique word")
 
 def unique_words(seed: int, index: NDArray[np.int64], purpose: str = "unique word") -> NDArray[np.uint8]:
     """One artificial word for each index, uint8 (count, UNIQUE_BYTES); no two indices below 2**48 share one."""
-    x = scrambled(seed, index, purpose)
-    columns = [_PAIRS[(x >> np.uint64(shift)) & np.uint64(0xFFF)] for shift in (0, 12, 24, 36)]
-    return np.stack(columns, axis=1).view(np.uint8)
+    found = np.empty((len(index), UNIQUE_BYTES // 4), "<u4")
+    for first in range(0, len(index), CHUNK_WORDS):
+        part = slice(first, first + CHUNK_WORDS)
+        x = scrambled(seed, index[part], purpose)
+        for column, shift in enumerate((0, 12, 24, 36)):
+            found[part, column] = _PAIRS[(x >> np.uint64(shift)) & np.uint64(0xFFF)]
+    return found.view(np.uint8)
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llmgen.errors import ConfigError
+from llmgen.workload.traces.fields import digits
 from llmgen.workload.traces.options import Options
 from llmgen.workload.traces.rows import TraceBlock
 
@@ -175,18 +176,10 @@ def _zone_ns(zone: bytes | None) -> int:
 
 def _whole(data: NDArray[np.uint8], start: Ints, stop: Ints) -> Ints:
     """The decimal numbers that lie in data[start:stop], 1 to MAX_TOKEN_DIGITS digits."""
-    size = stop - start
-    longest = int(size.max())
-    if longest > MAX_TOKEN_DIGITS:
+    found = digits(data, start, stop, MAX_TOKEN_DIGITS)
+    if found is None:
         raise _Unlike
-    value = np.zeros(len(start), np.int64)
-    for place in range(longest):
-        inside = size > place
-        digit = data[np.where(inside, start + place, start)] - np.uint8(48)
-        if np.any(digit > 9):
-            raise _Unlike
-        value = np.where(inside, value * 10 + digit, value)
-    return value
+    return found
 
 
 def _by_rows(text: bytes, place: _Place) -> Columns:

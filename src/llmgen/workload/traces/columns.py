@@ -7,8 +7,7 @@ The columns: time, input, output (needed), session, class, model (if there). A c
 from __future__ import annotations
 
 import csv
-import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -18,21 +17,21 @@ import numpy as np
 
 from llmgen.decoding import closest
 from llmgen.errors import ConfigError
-from llmgen.workload.traces.jsonlines import MAX_TIME_NS, times_ns
+from llmgen.workload.traces.fields import Fields, split
+from llmgen.workload.traces.jsonlines import decoded, times_ns
 from llmgen.workload.traces.lines import open_text, whole_lines
 from llmgen.workload.traces.options import Options
-from llmgen.workload.traces.rows import MAX_TOKENS, NS, Ints, Labeller, Place, TraceBlock
+from llmgen.workload.traces.rows import MAX_TIME_NS, MAX_TOKENS, NS, Ints, Labeller, Place, TraceBlock
 
 NEEDED: Final = ("time", "input", "output")
 COLUMNS: Final = (*NEEDED, "session", "class", "model")
 # Columns as the simulators write them: microsoft/vidur (MLSys'24), Mutinifni/splitwise-sim (ISCA'24).
 VIDUR: Final = {"time": "arrived_at", "input": "num_prefill_tokens", "output": "num_decode_tokens"}
 SPLITWISE: Final = {"time": "arrival_timestamp", "input": "prompt_size", "output": "token_size"}
-# Digits that a double holds for certain; longer numbers go the exact, slower way.
-DOUBLE_DIGITS: Final = 15
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
-Table = dict[str, list[Any]]  # our names → values of a block
+Values = list[Any] | Fields  # of one column of a block
+Table = dict[str, Values]  # our names → columns
 
 
 def reader(defaults: Mapping[str, str]) -> Callable[[Path, Options], Iterator[TraceBlock]]:
@@ -98,6 +97,9 @@ def _csv_tables(path: Path, place: Place, columns: Mapping[str, str]) -> Iterato
 
 def _cut(lines: list[bytes], width: int, where: Mapping[str, int], place: Place) -> Table:
     """The named columns of a block of CSV rows; each line is a row of its own."""
+    plain = split(lines, width)
+    if plain is not None:
+        return {ours: plain[at] for ours, at in where.items()}
     try:
         rows = list(csv.reader(b"\n".join(lines).decode("utf-8", "replace").split("\n"), strict=True))
     except csv.Error:
@@ -118,29 +120,27 @@ def _cut(lines: list[bytes], width: int, where: Mapping[str, int], place: Place)
 
 
 def _json_tables(path: Path, place: Place, columns: Mapping[str, str]) -> Iterator[tuple[Table, list[bytes]]]:
-    with open_text(path) as file:
-        for lines in whole_lines(place, file):
-            table: Table = {name: [] for name in columns}
-            for number, line in enumerate(lines, place.rows + 1):
-                try:
-                    row = json.loads(line)
-                except (ValueError, RecursionError) as error:
-                    place.refuse(number, line, f"no JSON: {error}" if line.strip() else "blank")
-                if not isinstance(row, dict):
-                    place.refuse(number, line, "no JSON object")
-                for ours, theirs in columns.items():
-                    if theirs not in row and ours in NEEDED:
-                        place.refuse(number, line, f"has no {theirs!r}")
-                    table[ours].append(row.get(theirs))
-            yield table, lines
+    for rows, lines in decoded(path, dict[str, Any], place):
+        for ours, theirs in columns.items():
+            if ours in NEEDED and not all(theirs in row for row in rows):
+                first = next(number for number, row in enumerate(rows) if theirs not in row)
+                place.refuse(place.rows + first + 1, lines[first], f"has no {theirs!r}")
+        yield {ours: [row.get(theirs) for row in rows] for ours, theirs in columns.items()}, lines
 
 
-def _texts(values: list[Any]) -> Iterator[str | None]:
+def _texts(values: Values) -> Iterable[str | None]:
+    if isinstance(values, Fields):
+        return values.texts()
     return (None if value in (None, "") else str(value) for value in values)
 
 
-def _lengths(values: list[Any], name: str, lines: list[bytes], place: Place) -> Ints:
+def _lengths(values: Values, name: str, lines: list[bytes], place: Place) -> Ints:
     """Whole numbers of tokens; 12.0 is one, too (columns that were written as floats)."""
+    if isinstance(values, Fields):
+        plain = values.tokens()
+        if plain is not None:
+            return plain
+        values = values.texts()
     try:
         found = np.array([int(value) for value in values], np.int64)
         exact = {int, str}.issuperset(map(type, values))  # a float would have lost its fraction, true be 1
@@ -169,19 +169,18 @@ def _number(value: Any) -> Decimal | None:
     return number if number.is_finite() and abs(number) < MAX_TIME_NS else None
 
 
-def times(values: list[Any], unit_ns: int | None, lines: list[bytes], place: Place) -> Ints:
+def times(values: Values, unit_ns: int | None, lines: list[bytes], place: Place) -> Ints:
     """Times in ns, from numbers or from dates and times."""
-    kinds = set(map(type, values))
-    if kinds <= {int, float}:
+    if isinstance(values, Fields):
+        plain = values.times_ns(unit_ns or NS)
+        if plain is not None:
+            return plain
+        values = values.texts()
+    if set(map(type, values)) <= {int, float}:
         try:
             return times_ns(values, unit_ns or NS, lines, place)
         except OverflowError:
             pass  # the row is named below
-    elif kinds == {str} and max(map(len, values)) <= DOUBLE_DIGITS:
-        try:
-            return times_ns([int(v) if v.isdigit() else float(v) for v in values], unit_ns or NS, lines, place)
-        except (ValueError, OverflowError):
-            pass
     times = []
     for row, value in enumerate(values):
         number = _number(value)
@@ -190,10 +189,17 @@ def times(values: list[Any], unit_ns: int | None, lines: list[bytes], place: Pla
             continue
         moment = _moment(value) if isinstance(value, str) and number is None else None
         if moment is None:
-            why = f"time {str(value)[:40]!r} is no number and no date with a time"
-            place.refuse(place.rows + row + 1, lines[row], why)
+            place.refuse(place.rows + row + 1, lines[row], _why_no_time(value))
         times.append(moment)
     return np.array(times, np.int64)
+
+
+def _why_no_time(value: Any) -> str:
+    try:
+        float(str(value))
+    except ValueError:
+        return f"time {str(value)[:40]!r} is no number and no date with a time"
+    return "no time that ns in 64 bits can hold"
 
 
 def _moment(text: str) -> int | None:

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 import numpy as np
 
 from llmgen.errors import ConfigError
 from llmgen.workload.traces.lines import open_text, whole_lines
-from llmgen.workload.traces.rows import MAX_TOKENS, Ints, Pieces, Place
+from llmgen.workload.traces.rows import MAX_TIME_NS, MAX_TOKENS, Ints, Pieces, Place, ragged
 
 Tokens = Annotated[int, msgspec.Meta(ge=0, le=MAX_TOKENS)]
 # Of ns or coarser: 292 years of ns fit into 64 bits.
 Number = Annotated[int, msgspec.Meta(ge=-(1 << 62), le=1 << 62)] | float
 Id = Annotated[int, msgspec.Meta(ge=-(1 << 62), le=1 << 62)]
-MAX_TIME_NS: Final = 1 << 62
 
 T = TypeVar("T")
 
@@ -55,7 +55,7 @@ def times_ns(values: list[Any], unit_ns: int, lines: list[bytes], place: Place) 
     far = np.flatnonzero(~(np.abs(rough) < MAX_TIME_NS))
     if len(far):
         place.refuse(place.rows + int(far[0]) + 1, lines[int(far[0])], "no time that ns in 64 bits can hold")
-    if all(type(value) is int for value in values):
+    if set(map(type, values)) == {int}:
         return np.array(values, np.int64) * unit_ns
     exact = np.array(values, np.float64)
     whole = np.floor(exact)
@@ -64,8 +64,11 @@ def times_ns(values: list[Any], unit_ns: int, lines: list[bytes], place: Place) 
 
 def pieces_of_blocks(ids: list[list[int]], lengths: Ints, block_size: int) -> Pieces:
     """Blocks of `block_size` tokens, the last of a row as long as its prompt goes on; ids beyond the prompt are cut."""
-    counts = np.minimum(np.array([len(row) for row in ids], np.int64), -(-lengths // block_size))
-    flat = np.array([i for row, count in zip(ids, counts.tolist(), strict=True) for i in row[:count]], np.int64)
+    there = np.fromiter(map(len, ids), np.int64, len(ids))
+    flat = np.fromiter(chain.from_iterable(ids), np.int64, int(there.sum()))
+    counts = np.minimum(there, -(-lengths // block_size))
+    if np.any(counts < there):
+        flat = flat[ragged(np.cumsum(there) - there, counts)]
     words = np.full(len(flat), block_size, np.int64)
     ends = np.cumsum(counts)
     some = counts > 0

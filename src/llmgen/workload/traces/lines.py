@@ -32,7 +32,9 @@ def whole_lines(place: Place, file: IO[bytes], most: int = MAX_LINE_BYTES) -> It
             *lines, held = held.split(b"\n")
             if len(held) > most:
                 place.refuse(row + len(lines) + 1, held, f"longer than {most} bytes")
-            lines = [b""] * blank + [line.removesuffix(b"\r") for line in lines]
+            if b"\r" in data or any(line.endswith(b"\r") for line in lines[:1]):  # the first began in the data before
+                lines = [line.removesuffix(b"\r") for line in lines]
+            lines = [b""] * blank + lines
             blank = 0
             while lines and not lines[-1].strip():
                 lines.pop()

@@ -23,7 +23,7 @@ BLOCK_SIZE: Final = 512
 UNIT_NS: Final = 1_000_000
 
 
-class Row(msgspec.Struct):
+class Row(msgspec.Struct, gc=False):
     timestamp: Number
     input_length: Tokens
     output_length: Tokens

@@ -15,6 +15,7 @@ Ints = NDArray[np.int64]
 
 NS: Final = 1_000_000_000
 MAX_TOKENS: Final = 9_999_999  # longer than any context there is; a body of ten million words is 55 MB
+MAX_TIME_NS: Final = 1 << 62
 NONE: Final = -1  # no session, no parent, no label
 
 
