@@ -3,8 +3,8 @@
 *valid*: the client delivered the load and measured it truly. *suspect*: it may have influenced the result. *invalid*:
 it could not deliver or measure this load, or its counts do not add up. *incomplete*: interrupted, a worker lost, the
 disk full. The lag that counts is the schedule lag together with send − max(acquired, connected, secured): ours alone.
-With kernel stamps the token times of a suspect run stay true as long as each token is read before the next one comes
-(on HTTP/2 of any stream of its connection), and the report says so. Reasons name the number, and how many workers
+With kernel stamps the token times of a suspect run stay true as long as each token is read before the next one comes,
+and the report says so; not where streams share an HTTP/2 connection. Reasons name the number, and how many workers
 would have been enough.
 """
 
@@ -102,9 +102,14 @@ def judge(summary: Summary, info: dict[str, Any], thresholds: Thresholds | None 
     notes = _notes(summary)
     if info.get("insecure"):
         notes = ("the server's certificate was not verified (--insecure)", *notes)
-    true = summary.client.stamps == "kernel" and _shared_reads(summary, info, t) is None
-    if suspect and not incomplete and not invalid and true:
-        notes = ("the tokens' times stay true: they are the kernel's, not ours", *notes)
+    if suspect and not incomplete and not invalid and summary.client.stamps == "kernel":
+        if _streams_share(info):
+            notes = (
+                "over HTTP/2 streams share reads: tokens may be as late in these figures as requests went out",
+                *notes,
+            )
+        elif _shared_reads(summary, t) is None:
+            notes = ("the tokens' times stay true: they are the kernel's, not ours", *notes)
     return Verdict(status=status, reasons=(*incomplete, *invalid, *suspect), notes=notes)  # type: ignore[arg-type]
 
 
@@ -179,7 +184,7 @@ def _suspect(summary: Summary, info: dict[str, Any], t: Thresholds, *, complete:
     drain = client.drain_lag_us
     if client.stamps in ("user", "mixed") and drain is not None and drain.p99 > t.suspect_drain_lag_us:
         reasons.append(f"tokens waited {drain.p99 / 1000:.1f} ms (p99) for their user-space stamp")
-    shared = _shared_reads(summary, info, t)
+    shared = None if _streams_share(info) else _shared_reads(summary, t)
     if shared is not None:
         reasons.append(shared)
     if client.steal_pct is not None and client.steal_pct > t.suspect_steal_pct:
@@ -204,19 +209,24 @@ def _notes(summary: Summary) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _shared_reads(summary: Summary, info: dict[str, Any], t: Thresholds) -> str | None:
+def _streams_share(info: Mapping[str, Any]) -> bool:
+    """Do several streams share a connection? Each read then has one stamp for all of them, and the kernel merges what
+    it has not given out yet: a drain lag counts from the last byte and says nothing of the others."""
+    one_each = ((info.get("config") or {}).get("client") or {}).get("streams_per_connection") == 1
+    return not one_each and any(server.get("protocol") == 2 for server in info.get("server") or ())
+
+
+def _shared_reads(summary: Summary, t: Thresholds) -> str | None:
     """Why tokens that the kernel stamped do not have times of their own, as we read them late; None: they have."""
     client, gap = summary.client, summary.latency.itl_ms
     drain = client.drain_lag_us
     # below what is allowed to user-space stamps it is no fault of ours: an engine may emit that fast
-    if client.stamps == "user" or drain is None or drain.p99 <= t.suspect_drain_lag_us:
+    if client.stamps == "user" or drain is None or gap is None or not client.coalesced_share:
         return None
-    waited = f"tokens waited {drain.p99 / 1000:.1f} ms (p99) to be read"
-    if any(server.get("protocol") == 2 for server in info.get("server") or ()):
-        return f"{waited}; over HTTP/2 the streams of a connection share reads, each with one time: its last byte's"
-    if gap is None or not client.coalesced_share or drain.p99 <= t.suspect_drain_share * gap.p50 * 1000:
+    if drain.p99 <= max(t.suspect_drain_lag_us, t.suspect_drain_share * gap.p50 * 1000):
         return None
-    text = f"{waited}, and one comes every {gap.p50:.1f} ms: {client.coalesced_share:.0%} of the events shared a read"
+    text = f"tokens waited {drain.p99 / 1000:.1f} ms (p99) to be read, and one comes every {gap.p50:.1f} ms: "
+    text += f"{client.coalesced_share:.0%} of the events shared a read"
     if client.stamp_uncertainty_us is not None:
         text += f" and are late by at most {client.stamp_uncertainty_us.p99 / 1000:.1f} ms (p99)"
     return text

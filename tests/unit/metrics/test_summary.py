@@ -438,17 +438,15 @@ def test_tokens_read_after_the_next_one_came_have_no_true_times(tmp_path: Path) 
         assert any("shared a read" in reason for reason in verdict.reasons) != true
 
 
-def test_streams_that_share_reads_have_no_true_times_once_they_are_read_late(tmp_path: Path) -> None:
+def test_kernel_stamps_do_not_keep_streams_true_that_share_a_connection(tmp_path: Path) -> None:
     rows = late(5)
-    hist = np.zeros(1, HISTOGRAM_DTYPE)
-    hist["metric"], hist["count"] = Histogram.drain_lag, 5000
-    hist["bucket"] = np.searchsorted(bucket_bounds_ns(), 4 * MS, side="right") - 1
-    for protocol, true in ((1, True), (2, False)):
-        info = run_info(1000, server=[{"url": "http://h", "protocol": protocol}])
-        run = write_run(tmp_path / f"run-{protocol}", rows, event_rows(rows), info, histograms=hist)
-        verdict = summarise(open_run(run)).verdict
-        assert any("stay true" in note for note in verdict.notes) == true
-        assert any("over HTTP/2" in reason for reason in verdict.reasons) != true
+    for protocol, streams, true in ((1, None, True), (2, None, False), (2, 8, False), (2, 1, True)):
+        config = {"record": "events", "slo": [], "client": {"streams_per_connection": streams}}
+        info = run_info(1000, server=[{"url": "http://h", "protocol": protocol}], config=config)
+        run = write_run(tmp_path / f"run-{protocol}-{streams}", rows, event_rows(rows), info)
+        notes = summarise(open_run(run)).verdict.notes
+        assert any("stay true" in note for note in notes) == true
+        assert any("over HTTP/2" in note for note in notes) != true
 
 
 def test_thresholds_can_be_moved(tmp_path: Path) -> None:
