@@ -125,11 +125,15 @@ def clock_source() -> str | None:
         return None
 
 
+def cache_folder() -> Path:
+    """Where the last selfbench lies. RuntimeError: no home directory."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "llmgen"
+
+
 def timer_loop() -> dict[str, float] | None:
     """How late a plain C timer loop was here in the last `llmgen selfbench`: p50_us and p99_us; None: not known."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     try:
-        loop = json.loads((cache / "llmgen" / "selfbench.json").read_bytes())["timer_loop"]
+        loop = json.loads((cache_folder() / "selfbench.json").read_bytes())["timer_loop"]
         found = {name: float(loop[name]) for name in ("p50_us", "p99_us")}
         return found if all(map(math.isfinite, found.values())) else None
     except (OSError, ValueError, KeyError, TypeError, RuntimeError):  # RuntimeError: no home

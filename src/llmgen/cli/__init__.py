@@ -18,6 +18,7 @@ from llmgen.cli.listing import list_command
 from llmgen.cli.plan import plan_command
 from llmgen.cli.report import report_command
 from llmgen.cli.run import run_command
+from llmgen.cli.selfbench import selfbench_command
 from llmgen.cli.serve import serve_command
 from llmgen.cli.test import test_command
 from llmgen.cli.trace import trace_command
@@ -37,6 +38,7 @@ COMMANDS = (
     run_command,
     test_command,
     check_command,
+    selfbench_command,
     demo_command,
     serve_command,
     report_command,
