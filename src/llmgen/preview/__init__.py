@@ -15,8 +15,8 @@ from llmgen import machine
 from llmgen.config import Prices, RunConfig
 from llmgen.errors import ConfigError
 from llmgen.plan import StaticBytes
-from llmgen.planning import Requests, sources_of
-from llmgen.preview.figures import Arrivals, ClassFigures, Cost, Counts, Needs, Preview, Service
+from llmgen.planning import RequestBlock, Requests, sources_of
+from llmgen.preview.figures import Arrivals, ClassFigures, Cost, Counts, Needs, Preview, Service, SessionFigures
 from llmgen.schedule import Schedule
 from llmgen.setups import workers_wanted
 from llmgen.workload.prompts import SyntheticPrompts
@@ -50,6 +50,7 @@ def preview(config: RunConfig, *, ttft_s: float = TTFT_S, itl_s: float = ITL_S) 
         if block.sessions is not None:
             due = block.sessions.expected_due(ttft_s, itl_s)
             order = np.argsort(due, kind="stable")
+        gathered.add_turns(block)
         gathered.add(due[order], drawn.klass[order], drawn.planned_input[order], drawn.planned_output[order])
     if endless:
         notes.append(
@@ -75,6 +76,7 @@ class _Gathered:
         self._service = (ttft_s, itl_s)
         self._classes = [(Counts(), Counts()) for _ in requests.classes]
         self._seconds = np.zeros(1, np.int64)  # requests due in each
+        self._turns = np.zeros(1, np.int64)  # of each session
         span = requests.schedule.expected_span_s
         self._bin_s = max(FLIGHT_BIN_S, span / MAX_BINS * 2 if span and np.isfinite(span) else FLIGHT_BIN_S)
         self._change = np.zeros(1, np.int64)  # of the requests in flight, in each bin
@@ -99,6 +101,17 @@ class _Gathered:
             self._change = _added(self._change, (ends / self._bin_s).astype(np.int64) + 1, -1)
             self.last_due_ns = max(self.last_due_ns, int(due[-1]))
         self.rows += len(due)
+
+    def add_turns(self, block: RequestBlock) -> None:
+        for turns in (block.sessions, block.turns):
+            if turns is not None:
+                self._turns = _added(self._turns, turns.session[turns.session >= 0], 1)
+
+    def _sessions(self) -> SessionFigures | None:
+        counts = Counts()
+        counts.add(self._turns[self._turns > 0])
+        turns = counts.figures()
+        return None if turns is None else SessionFigures(counts.rows, turns)
 
     def figures(self, config: RunConfig, endless: bool, notes: list[str]) -> Preview:
         schedule = self.requests.schedule
@@ -128,6 +141,7 @@ class _Gathered:
             output_tokens=outputs,
             arrivals=None if self._closed else self._arrivals(span_s),
             classes=classes,
+            sessions=self._sessions(),
             service=Service(*self._service, *in_flight),
             needs=self._needs(config, in_flight[0]),
             cost=None if endless else cost_of(config.prices, inputs, outputs, span_s),

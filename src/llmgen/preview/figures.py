@@ -34,6 +34,13 @@ class ClassFigures(msgspec.Struct):
     output: Lengths | None  # of the limits asked for; 0 where a body asks for none
 
 
+class SessionFigures(msgspec.Struct):
+    """Conversations, and how many turns they have."""
+
+    sessions: int
+    turns: Lengths
+
+
 class Arrivals(msgspec.Struct):
     """When requests are due. `dispersion_1s`: variance of the counts of whole seconds over their mean (1: Poisson)."""
 
@@ -83,6 +90,7 @@ class Preview(msgspec.Struct):
     output_tokens: int
     arrivals: Arrivals | None  # None in a closed loop: answers decide
     classes: list[ClassFigures]
+    sessions: SessionFigures | None  # None without conversations
     service: Service
     needs: Needs
     cost: Cost | None

@@ -41,7 +41,14 @@ def render(found: Preview) -> str:
         lines.append(f"{one.name[:15]:16}{one.requests:>10,}{share:>7.1%}  {'in':8}{_lengths(one.input)}")
         kind = "" if one.stream else "whole answers"
         lines.append(f"{', '.join(one.models)[:32]:33}  {'out':8}{_lengths(one.output)}  {kind}".rstrip())
-    lines += ["", f"tokens      {found.input_tokens:,} in, {found.output_tokens:,} out at the most that is asked for"]
+    lines.append("")
+    if found.sessions is not None:
+        turns = found.sessions.turns
+        lines.append(
+            f"sessions    {found.sessions.sessions:,} of {turns.mean:.3g} turns on average "
+            f"(p50 {turns.p50}, p90 {turns.p90}, max {turns.max})"
+        )
+    lines.append(f"tokens      {found.input_tokens:,} in, {found.output_tokens:,} out at the most that is asked for")
     service = found.service
     if found.arrivals is not None:
         mean = "" if service.mean_in_flight is None else f", {service.mean_in_flight:,.0f} on average"

@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from llmgen.workload.traces.conversations import Conversations
 from llmgen.workload.traces.rows import NS, Ints, Labels, Pieces, TraceBlock
 
 PERCENTILES: Final = (50, 90, 99)
@@ -52,6 +53,8 @@ class Facts(msgspec.Struct):
     output: Lengths
     no_output: int  # rows with an answer of no token
     sessions: int | None
+    turns: Lengths | None  # of each session
+    torn: int  # rows whose parent is not before them, each of which begins a session
     classes: dict[str, int] | None
     models: dict[str, int] | None
     reuse: Reuse | None
@@ -173,11 +176,37 @@ class _Times:
         return float(np.quantile(steps, 0.01, method="lower")) / NS if len(steps) else 0.0
 
 
+class _Turns:
+    """How many turns each conversation has."""
+
+    def __init__(self) -> None:
+        self._conversations = Conversations()
+        self._turns = np.empty(0, np.int64)
+        self.torn = 0
+
+    def add(self, block: TraceBlock) -> None:
+        turns = self._conversations.link(block)
+        if turns is None:
+            return
+        more = np.bincount(turns.session[turns.session >= 0], minlength=self._conversations.count)
+        more[: len(self._turns)] += self._turns
+        self._turns = more
+        self.torn += int(turns.torn.sum())
+
+    @property
+    def sessions(self) -> int | None:
+        return len(self._turns) or None
+
+    def figures(self) -> Lengths | None:
+        counts = _Counts()
+        counts.add(self._turns)
+        return counts.figures() if len(self._turns) else None
+
+
 def inspect(blocks: Iterable[TraceBlock], name: str) -> Facts:
     """One pass over a trace of at least one row."""
-    times, inputs, outputs, beginnings = _Times(), _Counts(), _Counts(), _Beginnings()
+    times, inputs, outputs, beginnings, turns = _Times(), _Counts(), _Counts(), _Beginnings(), _Turns()
     no_output = 0
-    sessions: set[int] | None = None
     classes: dict[str, int] = {}
     models: dict[str, int] = {}
     for block in blocks:
@@ -189,9 +218,7 @@ def inspect(blocks: Iterable[TraceBlock], name: str) -> Facts:
         no_output += int(np.count_nonzero(block.output == 0))
         if block.pieces is not None:
             beginnings.add(block.pieces)
-        if block.session is not None:
-            found = np.unique(block.session)
-            sessions = (sessions or set()) | set(found[found >= 0].tolist())
+        turns.add(block)
         _count(classes, block.klass)
         _count(models, block.model)
     span_s = times.last / NS
@@ -207,7 +234,9 @@ def inspect(blocks: Iterable[TraceBlock], name: str) -> Facts:
         input=inputs.figures(),
         output=outputs.figures(),
         no_output=no_output,
-        sessions=len(sessions) if sessions else None,
+        sessions=turns.sessions,
+        turns=turns.figures(),
+        torn=turns.torn,
         classes=classes or None,
         models=models or None,
         reuse=beginnings.figures(),
@@ -248,8 +277,11 @@ def lines_of(facts: Facts) -> list[str]:
         )
     if facts.no_output:
         found.append(f"failed     {facts.no_output:,} rows without an answer's token")
-    if facts.sessions is not None:
-        found.append(f"sessions   {facts.sessions:,}")
+    if facts.turns is not None:
+        t = facts.turns
+        torn = f"; {facts.torn:,} begin amid a conversation" if facts.torn else ""
+        turns = f"{t.mean:.2f} turns (p50 {t.p50}, p90 {t.p90}, max {t.max})"
+        found.append(f"sessions   {facts.sessions:,} of {turns}{torn}")
     for name, labels in (("classes", facts.classes), ("models", facts.models)):
         if labels:
             some = sorted(labels.items(), key=lambda item: -item[1])

@@ -49,6 +49,8 @@ def read(path: Path, options: Options) -> Iterator[TraceBlock]:
         for number, (row, line) in enumerate(zip(rows, lines, strict=True), place.rows + 1):
             sizes.append(_sizes(row, number, line, place))
         t_ns = np.array([row.t_ns for row in rows], np.int64)
+        chat, parent = _ints(rows, "chat"), _ints(rows, "parent")
+        place.check_parents(chat, parent, lines)
         yield TraceBlock(
             place.relative(t_ns, lines, sorted_later=options.sorts),
             _ints(rows, "input"),
@@ -61,8 +63,8 @@ def read(path: Path, options: Options) -> Iterator[TraceBlock]:
                 np.array([len(row) for row in sizes], np.int64),
             ),
             session=_ints(rows, "session"),
-            chat=_ints(rows, "chat"),
-            parent=_ints(rows, "parent"),
+            chat=chat,
+            parent=parent,
             turn=_ints(rows, "turn"),
         )
 

@@ -36,37 +36,23 @@ class Row(msgspec.Struct):
 
 
 def read(path: Path, options: Options) -> Iterator[TraceBlock]:
-    """Blocks of the trace in order; a session is a chat without a parent and all that follow from it."""
+    """Blocks of the trace in order; conversations.py makes conversations of the chats."""
     place = Place(path, EXPECTED)
     size = options.block_size or BLOCK_SIZE
-    types, sessions = Labeller(), Sessions()
+    types = Labeller()
     for rows, lines in decoded(path, Row, place):
         t_ns = times_ns([row.timestamp for row in rows], options.unit_ns or NS, lines, place)
         lengths = np.array([row.input_length for row in rows], np.int64)
+        chat = np.array([row.chat_id for row in rows], np.int64)
+        parent = np.array([row.parent_chat_id for row in rows], np.int64)
+        place.check_parents(chat, parent, lines)
         yield TraceBlock(
             place.relative(t_ns, lines, sorted_later=options.sorts),
             lengths,
             np.array([row.output_length for row in rows], np.int64),
             klass=types.labels(row.type for row in rows),
             pieces=pieces_of_blocks([row.hash_ids for row in rows], lengths, size),
-            session=np.array([sessions.of(row.chat_id, row.parent_chat_id) for row in rows], np.int64),
-            chat=np.array([row.chat_id for row in rows], np.int64),
-            parent=np.array([row.parent_chat_id for row in rows], np.int64),
+            chat=chat,
+            parent=parent,
             turn=np.array([row.turn for row in rows], np.int64),
         )
-
-
-class Sessions:
-    """Numbers of sessions, in the order of their first chats; a parent that was never seen starts one."""
-
-    def __init__(self) -> None:
-        self._of: dict[int, int] = {}
-        self._count = 0
-
-    def of(self, chat: int, parent: int) -> int:
-        number = self._of.get(parent) if parent != NONE else None
-        if number is None:
-            number = self._count
-            self._count += 1
-        self._of[chat] = number
-        return number

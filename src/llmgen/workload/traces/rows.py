@@ -164,6 +164,13 @@ class Place:
             f"{self.path}: row {row} (line {row + self.header_lines}) is {shown!r}: {why}; expected {self.expected}"
         )
 
+    def check_parents(self, chat: Ints, parent: Ints, lines: list[bytes]) -> None:
+        """Refuses a row that would follow itself; to be called before `relative`, which goes on to the next rows."""
+        own = np.flatnonzero((chat == parent) & (parent >= 0))
+        if len(own):
+            row = int(own[0])
+            self.refuse(self.rows + row + 1, lines[row], "names itself as its parent")
+
     def relative(self, t_ns: Ints, lines: list[bytes], *, sorted_later: bool) -> Ints:
         """Times after the trace's first row. Refuses a row that is earlier than the one before it."""
         if self.first_ns is None:

@@ -13,10 +13,12 @@ from dataclasses import replace
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from llmgen.draws import draw, uniforms
 from llmgen.durations import parse_duration
 from llmgen.errors import ConfigError
+from llmgen.workload.traces.conversations import Conversations
 from llmgen.workload.traces.rows import NS, Ints, TraceBlock, joined
 
 Blocks = Iterator[TraceBlock]
@@ -132,27 +134,50 @@ def _spread(t_ns: Ints, next_ns: int, width_ns: int, seed: int, index: int) -> I
 
 
 def rescaled(blocks: Blocks, factor: float, seed: int) -> Blocks:
-    """`factor` times as many requests: a row stays with its chance, or comes several times.
+    """`factor` times as many requests: a row stays with its chance, or comes several times; conversations as a whole.
 
     Copies are requests of their own: they are due at random between their row and the next, and the pieces of their
     prompts are those of another trace that looks the same, so that copying adds no reuse between copies.
     """
     whole = math.floor(factor)
+    chances = _Chances(seed)
     index, held = 0, None
     for block in blocks:
         if not len(block):
             continue
         if held is not None:
-            yield _copied(held, int(block.t_ns[0]), index, whole, factor - whole, seed)
+            counts = whole + (chances.of(held, index) < factor - whole)
+            yield _copied(held, int(block.t_ns[0]), index, counts, seed)
             index += len(held)
         held = block
     if held is not None:
-        yield _copied(held, int(held.t_ns[-1]), index, whole, factor - whole, seed)
+        counts = whole + (chances.of(held, index) < factor - whole)
+        yield _copied(held, int(held.t_ns[-1]), index, counts, seed)
 
 
-def _copied(block: TraceBlock, next_ns: int, index: int, whole: int, chance: float, seed: int) -> TraceBlock:
-    more = uniforms(seed, "trace rate", index, len(block)) < chance
-    counts = whole + more.astype(np.int64)
+class _Chances:
+    """A number in [0, 1) of each row, one for all turns of a conversation: half of its turns would not be one."""
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+        self._conversations = Conversations()
+        self._of_session = np.empty(0)
+
+    def of(self, block: TraceBlock, index: int) -> NDArray[np.float64]:
+        own = uniforms(self._seed, "trace rate", index, len(block))
+        turns = self._conversations.link(block)
+        if turns is None:
+            return own
+        known = len(self._of_session)
+        more = uniforms(self._seed, "trace rate of sessions", known, self._conversations.count - known)
+        self._of_session = np.concatenate([self._of_session, more])
+        if not len(self._of_session):
+            return own
+        return np.where(turns.session >= 0, self._of_session[turns.session], own)
+
+
+def _copied(block: TraceBlock, next_ns: int, index: int, counts: Ints, seed: int) -> TraceBlock:
+    """Each row so many times."""
     rows = np.repeat(np.arange(len(block)), counts)
     number = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
     gap = np.diff(block.t_ns, append=max(next_ns, int(block.t_ns[-1])))

@@ -14,6 +14,7 @@ from llmgen.config import Trace
 from llmgen.errors import ConfigError
 from llmgen.workload import traces
 from llmgen.workload.traces import Pieces, TraceBlock, lines
+from llmgen.workload.traces.conversations import Conversations
 from llmgen.workload.traces.rows import joined
 
 NS = 10**9
@@ -109,12 +110,27 @@ def test_ids_beyond_the_prompt_are_cut(tmp_path: Path) -> None:
 def test_qwen_follows_the_chats(tmp_path: Path) -> None:
     block = read(written(tmp_path, QWEN))
     assert columns(block) == ([0, 386_000_000, 886_000_000], [33, 5, 16], [4, 6, 6])
-    assert block.session is not None
-    assert block.session.tolist() == [0, 1, 0]
+    turns = Conversations().link(block)
+    assert turns is not None
+    assert turns.session.tolist() == [0, 1, 0]
+    assert turns.turn.tolist() == [0, 0, 1]
+    assert turns.back.tolist() == [0, 0, 2]
     assert block.turn is not None
     assert block.turn.tolist() == [1, 1, 2]
     assert labels_of(block.klass) == ["text", "file", "text"]
     assert pieces_of(block) == [[(1, 16), (2, 16), (3, 1)], [(9, 5)], [(1, 16)]]
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        QWEN + '{"chat_id":5,"parent_chat_id":5,"timestamp":63,"input_length":1,"output_length":1}',
+        '{"t_ns":0,"in":1,"out":1}\n' * 3 + '{"t_ns":1,"in":1,"out":1,"chat":7,"parent":7}',
+    ],
+)
+def test_a_row_that_follows_itself_is_named(tmp_path: Path, lines: str) -> None:
+    with pytest.raises(ConfigError, match=r"row 4 \(line 4\) is .*names itself as its parent; expected"):
+        read(written(tmp_path, lines))
 
 
 def test_burstgpt_leaves_out_what_failed_unless_told(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +90,7 @@ def test_a_window_is_cut_from_the_traces_own_time() -> None:
 @pytest.mark.parametrize("sizes", [[4000], [1, 999, 3000]])
 def test_the_rate_is_scaled_and_the_span_is_not(factor: float, sizes: list[int]) -> None:
     block = trace(np.cumsum(np.random.default_rng(2).exponential(1, 4000)).tolist(), [[i, 7] for i in range(4000)])
+    block = replace(block, session=None)  # conversations stay or go as a whole, which is no Poisson process
     found = joined(list(shaping.rescaled(cut(block, sizes), factor, 3)))
     assert len(found) == pytest.approx(4000 * factor, rel=0.08)
     assert np.all(np.diff(found.t_ns) >= 0)
@@ -211,3 +213,43 @@ def test_inspection_does_not_depend_on_the_blocks() -> None:
     assert many.cv == pytest.approx(one.cv)
     many.cv = one.cv
     assert many == one
+
+
+# -- conversations -----------------------------------------------------------------------------------------------------
+
+
+def chats(count: int, turns: int) -> TraceBlock:
+    """Chats of so many turns each, their turns side by side in time."""
+    rows = np.arange(count * turns)
+    parent = np.where(rows < count, -1, rows - count)
+    once = np.ones(len(rows), np.int64)
+    return TraceBlock(rows * NS, once, once, chat=rows, parent=parent)
+
+
+@pytest.mark.parametrize("sizes", [[4000], [1, 1999, 2000]])
+def test_thinning_takes_whole_conversations(sizes: list[int]) -> None:
+    facts = inspect(shaping.rescaled(cut(chats(1000, 4), sizes), 0.5, 3), "x")
+    assert facts.sessions is not None
+    assert 440 < facts.sessions < 560  # 500 +- 16
+    assert facts.rows == 4 * facts.sessions
+    assert facts.torn == 0
+
+
+def test_copies_are_conversations_of_their_own() -> None:
+    facts = inspect(shaping.rescaled(cut(chats(400, 3), [1200]), 2.5, 3), "x")
+    assert facts.sessions is not None
+    assert 950 < facts.sessions < 1050
+    assert (facts.turns.min, facts.turns.max, facts.torn) == (3, 3, 0) if facts.turns else False
+
+
+def test_a_window_begins_amid_conversations() -> None:
+    facts = inspect(shaping.windowed(cut(chats(10, 3), [30]), 15 * NS, None), "x")
+    assert (facts.sessions, facts.torn) == (10, 10)
+    assert any("10 begin amid a conversation" in line for line in lines_of(facts))
+
+
+def test_each_round_of_a_loop_has_conversations_of_its_own() -> None:
+    rounds = shaping.looped(lambda: cut(chats(10, 3), [30]))
+    facts = inspect([next(rounds) for _ in range(3)], "x")
+    assert facts.sessions == 30
+    assert facts.torn == 0
