@@ -235,7 +235,8 @@ class Controller:
         window_start, window_end = self.window_ns()
         offer_for = self.plan.schedule.duration_ns or 0
         self.workers.start(Start(self.start_ns, offer_for, window_start, min(window_end, FOREVER_NS)))
-        self.info.update(start_ns=self.start_ns, start_realtime_ns=self.start_realtime_ns)
+        window = {"start_ns": self.start_ns + window_start, "end_ns": None}  # as far as a crashed run tells
+        self.info.update(start_ns=self.start_ns, start_realtime_ns=self.start_realtime_ns, window=window)
         rundir.write_json(self.directory / "run.json", self.info)
         rundir.point_latest(self.directory)
         self.telemetry.start(self.start_ns, self.start_ns + window_start, self.start_ns + window_end)

@@ -169,6 +169,18 @@ def resumed(out: str, fresh: Suite) -> Iterator[tuple[Path, Suite]]:
         os.close(lock)
 
 
+def in_use(directory: Path) -> bool:
+    """Whether a process runs the suite in this directory."""
+    try:
+        with (directory / ".lock").open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        pass
+    return False
+
+
 def _unfinished(out: str, fresh: Suite) -> Path | None:
     """The newest suite in out of the same kind and name that is not complete; None if it was configured otherwise."""
     for path in sorted(Path(out).glob(f"*/{FILE}"), reverse=True):
@@ -262,10 +274,10 @@ class Series:
     _settings: dict[str, bool] = field(repr=False)
     _turn: int = 0
 
-    def run(self, label: str, config: RunConfig, *, rate: float | None = None) -> Taken:
+    def run(self, label: str, config: RunConfig, *, rate: float | None = None, tries: int = MOST_TRIES) -> Taken:
         """The next run: read from disk if it is there and complete, otherwise offered.
 
-        A run that ends incomplete (a worker died, the disk was full) is offered MOST_TRIES times and then returned as
+        A run that ends incomplete (a worker died, the disk was full) is offered `tries` times and then returned as
         it is. A server that has been there is waited for. Interrupted: the user ended it. Other errors are run.run's.
         """
         self._turn += 1
@@ -276,7 +288,7 @@ class Series:
         del self.suite.runs[self._turn - 1 :]
         one = SuiteRun(number=self._turn, seed=config.seed, label=label, rate=rate, fingerprint=mark)
         self.suite.runs.append(one)
-        for _ in range(MOST_TRIES):
+        for _ in range(tries):
             result = self._patiently(one, config)
             assert one.directory is not None
             taken = Taken(one, self.directory / one.directory, result.summary, result.exit_code)

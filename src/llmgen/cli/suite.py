@@ -48,6 +48,10 @@ def show_series(directory: Path, *, as_json: bool, quiet: bool = False) -> None:
     from llmgen.series import read_suite, with_figures
 
     suite = with_figures(directory, read_suite(directory))
+    if suite.kind == "test-soak" and any(one.state == "running" for one in suite.runs):
+        from llmgen.strategies.soak import so_far
+
+        suite.conclusion = msgspec.to_builtins(so_far(directory, suite))
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(suite), indent=1))
     elif not quiet:

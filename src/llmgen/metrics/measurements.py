@@ -249,5 +249,6 @@ def _window(run: Run, requests: Requests) -> tuple[int, tuple[int, int]]:
     start_ns = int(start) if start is not None and start >= 0 else first
     told = run.info.get("window") or {}
     begin, end = told.get("start_ns"), told.get("end_ns")
-    begin = start_ns if begin is None else int(begin)
+    # a crashed run that did not come to the end of its warm-up: all of it is what there is
+    begin = start_ns if begin is None or (end is None and begin > last) else int(begin)
     return start_ns, (begin, max(last + 1 if end is None else int(end), begin + 1))

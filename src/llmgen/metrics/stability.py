@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+import msgspec
 import numpy as np
 
 from llmgen.metrics import breakdown
@@ -56,6 +57,26 @@ JUDGED: Final[Mapping[str, Judged]] = {
     "evicted_share": Judged(CACHE_EFFECT, share=True),  # evicted tokens for a prompt token
     "preemption_rate": Judged(ERROR_EFFECT, share=True),  # preemptions for a request
 }
+SERVER_NAMES: Final = {
+    "server_rss_bytes": "the server's memory",
+    "gpu_memory_bytes": "GPU memory in use",
+    "kv_usage_share": "KV cache in use",
+    "prefix_hit_rate": "prefix cache hit rate",
+    "evicted_share": "evicted tokens for each prompt token",
+    "preemption_rate": "preemptions for each request",
+}
+NAMES: Final = {
+    "ttft_from_due_p50_ms": "median TTFT from due",
+    "ttft_from_due_p99_ms": "p99 of TTFT from due",
+    "itl_p50_ms": "median ITL",
+    "itl_p99_ms": "p99 of ITL",
+    "e2e_p50_ms": "median E2E",
+    "e2e_p99_ms": "p99 of E2E",
+    "output_tokens_per_s": "output tokens/s",
+    "error_rate": "error rate",
+    "requests_succeeded_share": "share of requests that succeed",
+    **SERVER_NAMES,
+}
 # Gauges that tell of one process's life: a restart sets them back.
 HELD: Final = {"server_rss_bytes": "rss", "gpu_memory_bytes": "gpu_memory_used", "kv_usage_share": "kv_usage"}
 
@@ -69,6 +90,11 @@ def trends_of(m: Measurements, windows: Windows | None) -> tuple[Trend, ...]:
     if windows is None:
         return ()
     windows = _by_minute(m) or windows
+    ends = m.start_ns + (np.arange(len(windows.measured)) + 1) * windows.width_s * 1e9
+    # what a run that was broken off did not come to is no part of a trend
+    windows = msgspec.structs.replace(
+        windows, measured=tuple(np.logical_and(windows.measured, ends <= m.span[1]).tolist())
+    )
     curves = curves_of(windows)
     if m.run.events is None and windows.width_s < MINUTE_S:
         curves = {name: values for name, values in curves.items() if not name.startswith("itl")}
@@ -187,6 +213,12 @@ def _trend(name: str, judged: Judged, hours: np.ndarray, values: np.ndarray, wid
         drifting=drifting,
         worse=drifting and change * judged.worse > 0,
     )
+
+
+def change_told(trend: Trend, *, p: bool = True) -> str:
+    """By how much a figure changed, in words."""
+    by = f"{trend.change * 100:+.3g} {'points' if trend.metric.endswith(('rate', 'share')) else '%'}"
+    return f"{by} over the run (Mann-Kendall p {max(trend.p_value, 1e-4):.1g})" if p else by
 
 
 def theil_sen(x: np.ndarray, y: np.ndarray) -> float:

@@ -10,6 +10,7 @@ from typing import Final
 from rich.console import Console
 
 from llmgen.metrics.figures import Summary, Trend
+from llmgen.metrics.stability import NAMES, SERVER_NAMES, change_told
 from llmgen.metrics.statistics import Dist
 from llmgen.report.canvas import columns, heading, item, line, number, share
 from llmgen.report.escaping import plain
@@ -23,26 +24,6 @@ PROFILE_ROWS: Final = (
     ("NTPOT", ("ntpot_ms",)),
     ("E2E", ("e2el_ms", "request_latency_ms", "e2e_ms", "latency_ms")),
 )
-SERVER_TRENDS: Final = {
-    "server_rss_bytes": "the server's memory",
-    "gpu_memory_bytes": "GPU memory in use",
-    "kv_usage_share": "KV cache in use",
-    "prefix_hit_rate": "prefix cache hit rate",
-    "evicted_share": "evicted tokens for each prompt token",
-    "preemption_rate": "preemptions for each request",
-}
-TREND_NAMES: Final = {
-    "ttft_from_due_p50_ms": "median TTFT from due",
-    "ttft_from_due_p99_ms": "p99 of TTFT from due",
-    "itl_p50_ms": "median ITL",
-    "itl_p99_ms": "p99 of ITL",
-    "e2e_p50_ms": "median E2E",
-    "e2e_p99_ms": "p99 of E2E",
-    "output_tokens_per_s": "output tokens/s",
-    "error_rate": "error rate",
-    "requests_succeeded_share": "share of requests that succeed",
-    **SERVER_TRENDS,
-}
 
 
 def profiles(console: Console, summary: Summary) -> None:
@@ -131,7 +112,7 @@ def stability(console: Console, summary: Summary) -> None:
     for trend in drifting:
         item(console, "•", trend_text(trend), "yellow")
     if not drifting:
-        server = any(trend.metric in SERVER_TRENDS for trend in trends)
+        server = any(trend.metric in SERVER_NAMES for trend in trends)
         item(
             console,
             "·",
@@ -142,9 +123,7 @@ def stability(console: Console, summary: Summary) -> None:
 
 def trend_text(trend: Trend) -> str:
     """A drift in words."""
-    name = TREND_NAMES.get(trend.metric, trend.metric)
-    by = f"{trend.change * 100:+.3g} {'points' if trend.metric.endswith(('rate', 'share')) else '%'}"
-    return f"{name} drifts: {by} over the run (Mann-Kendall p {max(trend.p_value, 1e-4):.1g})"
+    return f"{NAMES.get(trend.metric, trend.metric)} drifts: {change_told(trend)}"
 
 
 def diagnosis(console: Console, summary: Summary) -> None:

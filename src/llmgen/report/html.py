@@ -17,6 +17,7 @@ from llmgen.metrics import definitions
 from llmgen.metrics.checklist import checklist_of
 from llmgen.metrics.figures import Binned, Group, Summary
 from llmgen.metrics.measurements import Measurements
+from llmgen.metrics.stability import NAMES
 from llmgen.metrics.statistics import Dist
 from llmgen.records import Run, read_errors
 from llmgen.report import conclusions, page, relations, server
@@ -370,7 +371,7 @@ def _stability(summary: Summary) -> str:
     for trend in summary.stability:
         absolute = trend.metric.endswith(("rate", "share"))
         change = f"{100 * trend.change:+.2f} {'points' if absolute else '%'}"
-        name = conclusions.TREND_NAMES.get(trend.metric, trend.metric)
+        name = NAMES.get(trend.metric, trend.metric)
         p = "<0.0001" if trend.p_value < 1e-4 else f"{trend.p_value:.2g}"
         rows.append((name, change, f"{trend.tau:+.2f}", p, "drifts" if trend.drifting else "steady"))
     marks = ["bad" if trend.drifting else "" for trend in summary.stability]

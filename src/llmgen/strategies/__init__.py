@@ -21,6 +21,7 @@ STRATEGIES: Final = {
     "baseline": "Every class alone and together, without load: the reference.",
     "load": "A ramp to the expected rate: where the server begins to bend.",
     "stress": "Beyond the peak and back: degradation, first errors, recovery.",
+    "soak": "Hours at the expected rate: drift, leaks, restarts.",
     "spike": "Sudden load: time to recover, and scaling seen from outside.",
 }
 

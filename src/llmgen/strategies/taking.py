@@ -22,7 +22,7 @@ from llmgen.metrics.goal import Goal, goal_of
 from llmgen.metrics.measurements import Measurements
 from llmgen.metrics.slo import parse_all
 from llmgen.metrics.steps import outages_of, step_of
-from llmgen.series import Interrupted, Series, Taken
+from llmgen.series import MOST_TRIES, Interrupted, Series, Taken
 
 SETTLING: Final = 0.25  # of a step is cut from its window: the server fills up
 NOTHING_SUCCEEDED: Final = 5  # contract.md's exit code
@@ -97,12 +97,14 @@ class Test:
         self.series.conclude(self.summing(), "incomplete")
         return self.steps[-1]
 
-    def run(self, label: str, config: RunConfig, rate: float) -> tuple[Taken, Measurements]:
+    def run(
+        self, label: str, config: RunConfig, rate: float | None, tries: int = MOST_TRIES
+    ) -> tuple[Taken, Measurements]:
         """One run with what it recorded; its outages are noted. Interrupted: with the conclusion written."""
         try:
-            taken = self.series.run(label, config, rate=rate)
+            taken = self.series.run(label, config, rate=rate, tries=tries)
         except Interrupted as error:
-            m = self._keep(error.taken)
+            m = self.keep(error.taken)
             self.steps.append(self.measured(m, f"{label}, interrupted", error.taken))
             self.broken_off("interrupted: what follows is what ran until then")
             raise
@@ -110,14 +112,14 @@ class Test:
             if self.steps:
                 self.broken_off(f"{label}: {error}")
             raise
-        return taken, self._keep(taken)
+        return taken, self.keep(taken)
 
     def broken_off(self, why: str) -> None:
         found = self.summing()
         told = msgspec.structs.replace(found, verdict="incomplete", reasons=[why, *found.reasons])
         self.series.conclude(told, "incomplete")
 
-    def _keep(self, taken: Taken) -> Measurements:
+    def keep(self, taken: Taken) -> Measurements:
         m = Measurements(taken.open())
         self.runs.append(taken)
         self.outages += outages_of(m, taken.step.number)

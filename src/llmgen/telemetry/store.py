@@ -134,7 +134,7 @@ class _Rows:
         self.order: list[int] = []
         self.t: list[int] = []
         self.took: list[int] = []
-        self.rows: list[tuple[list[int], list[Any]]] = []
+        self.rows: list[tuple[list[int], np.ndarray]] = []
 
 
 def _read_live(path: Path) -> list[Source]:
@@ -156,7 +156,7 @@ def _read_live(path: Path) -> list[Source]:
         source.t, source.took = np.array(own.t, np.int64), np.array(own.took, np.int64)
         source.values = np.full((len(own.rows), len(own.keys)), np.nan)
         for at, (order, values) in enumerate(own.rows):
-            source.values[at, order] = [np.nan if value is None else value for value in values]
+            source.values[at, order] = values
     return [sources[number] for number in sorted(sources)]
 
 
@@ -175,12 +175,15 @@ def _take(line: dict[str, Any], sources: dict[int, Source], rows: dict[int, _Row
     else:
         if len(line["v"]) != len(own.order):
             raise ValueError("values of other keys")
+        values = np.array([np.nan if value is None else value for value in line["v"]], np.float64)
+        if len(values) != len(own.order):
+            raise ValueError("a value is missing")
         for edge in line.get("edges", ()):
             source.edges[edge] = len(own.rows)
             source.buckets[edge] = {name: _steps(steps) for name, steps in line["buckets"].items()}
         own.t.append(line["t"])
         own.took.append(line["took"])
-        own.rows.append((own.order, line["v"]))
+        own.rows.append((own.order, values))
 
 
 def _steps(steps: list[list[float | None]]) -> tuple[np.ndarray, np.ndarray]:
