@@ -252,6 +252,15 @@ def merge(run_dir: Path, run: dict[str, Any], unsent: np.ndarray | None = None) 
     return notes
 
 
+def taken_up(run_dir: Path, count: int) -> np.ndarray:
+    """Which of `count` requests, by index, a worker has a row for, bool (at least 1,)."""
+    taken = np.zeros(max(count, 1), bool)
+    for segment in _segments(run_dir, "requests", REQUEST_DTYPE, []):
+        index = segment.rows(REQUEST_DTYPE)["index"]
+        taken[index[(index >= 0) & (index < count)]] = True
+    return taken
+
+
 def _merge_into(run_dir: Path, target: Path, run: dict[str, Any], unsent: np.ndarray | None) -> Merged:
     """Writes target/.NAME.tmp of every file, synced."""
     merged = Merged([], [])

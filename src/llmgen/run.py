@@ -29,7 +29,6 @@ from llmgen import target as targets_of
 from llmgen import workers as processes
 from llmgen.abort import STOPPED, AbortRule, AbortWatch
 from llmgen.abort import parse as parse_abort
-from llmgen.columns import REQUEST_DTYPE, Status
 from llmgen.config import RunConfig, redact
 from llmgen.control import ControlBlock
 from llmgen.errors import DiskError
@@ -39,14 +38,14 @@ from llmgen.logs import log, set_up_log
 from llmgen.metrics.figures import Summary
 from llmgen.metrics.summary import summarise, write_summary
 from llmgen.metrics.verdict import exit_code
-from llmgen.plan import PlanReader
 from llmgen.planning import PlanBuilder
 from llmgen.preparing import Prepared, prepare, request_headers, warn_of_proxies
 from llmgen.preview import refuse_expensive
-from llmgen.records import NEVER_SENT, Run, merge, open_run
+from llmgen.records import NEVER_SENT, Run, merge, open_run, taken_up
 from llmgen.report import html
 from llmgen.setups import check_limits, setups, workers_wanted
 from llmgen.telemetry import sampling
+from llmgen.unsent import unsent
 from llmgen.validation import complete, validate
 from llmgen.worker import Setup, Start
 
@@ -379,8 +378,8 @@ class Controller:
         self.reasons += self.workers.failures
         if self.workers.disk_full():
             self.reasons.append("the disk is full: what came later is not recorded")
-        unsent = self.unsent()
-        self.complete_info(unsent)
+        unsent, scheduled = self.unsent()
+        self.complete_info(scheduled)
         with contextlib.suppress(OSError):
             rundir.gather_errors(self.directory, targets_of.secrets(self.prepared.headers))
         if self.config.keep_bodies:
@@ -428,33 +427,26 @@ class Controller:
             self.info["state"] = "incomplete"
             self.info["reasons"] = self.reasons
 
-    def unsent(self) -> np.ndarray:
-        """A row for every planned request, status never_sent; merge drops those that a worker took up.
+    def unsent(self) -> tuple[np.ndarray, int]:
+        return unsent(
+            self.plan_dir,
+            taken_up(self.directory, self.plan.rows_written),
+            self.start_ns,
+            balanced=len(self.prepared.targets) > 1,
+            closed=self.closed_by(),
+            claimed=int(self.control.control["claimed"][0]),
+        )
 
-        Closed loop: only what was claimed was scheduled.
-        """
-        rows = PlanReader(self.plan_dir).all_rows()
-        if self.plan.schedule.closed:
-            number = rows["index"] if self.config.workload.sessions is None else rows["session"]
-            rows = rows[number < int(self.control.control["claimed"][0])]
-        blank = np.zeros(len(rows), REQUEST_DTYPE)
-        for name in REQUEST_DTYPE.names or ():
-            if blank.dtype[name].kind == "i":
-                blank[name] = -1
-        for name in ("index", "klass", "target", "worker", "session", "turn", "planned_input", "planned_output"):
-            blank[name] = rows[name]
-        if len(self.prepared.targets) > 1:
-            blank["target"] = 0
-        blank["due"] = np.where(rows["due"] < 0, -1, rows["due"] + self.start_ns)
-        blank["status"] = Status.never_sent
-        blank["body_bytes"] = rows["body_bytes"]
-        return blank
+    def closed_by(self) -> str | None:
+        """What the slots of a closed loop claim."""
+        if not self.plan.schedule.closed:
+            return None
+        return "index" if self.config.workload.sessions is None else "session"
 
-    def complete_info(self, unsent: np.ndarray) -> None:
+    def complete_info(self, scheduled: int) -> None:
         info, closed = self.info, self.plan.schedule.closed
         start, end = self.window_ns()
         span = self.span_ns()
-        scheduled = len(unsent)
         if closed and span is None:
             span = self.end_ns - self.start_ns
             end = span - cut_ns(self.config.load.cooldown, span)
