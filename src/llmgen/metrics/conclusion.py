@@ -52,6 +52,19 @@ class Outage(msgspec.Struct, frozen=True, kw_only=True):
     failures: dict[str, int]
 
 
+class Phase(msgspec.Struct, frozen=True, kw_only=True):
+    """A time in which every look at a target saw the same, before the load; seconds since the start.
+
+    state: unreachable, refused, silent, loading, unavailable, ready; said: the target's words.
+    """
+
+    state: str
+    said: str
+    from_s: float
+    until_s: float
+    looks: int
+
+
 class Mark(msgspec.Struct, frozen=True, kw_only=True):
     t_s: float
     text: str
@@ -94,6 +107,7 @@ class Conclusion(msgspec.Struct, frozen=True, kw_only=True):
     steps: list[Step] = []
     course: Course | None = None
     outages: list[Outage] = []
+    phases: list[Phase] = []
     findings: list[Finding] = []
     notes: list[str] = []
     advice: str | None = None  # what to run next

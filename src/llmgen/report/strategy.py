@@ -40,6 +40,10 @@ def render(
     mark, style = MARKS.get(conclusion.verdict, ("!", "bold yellow"))
     for reason in conclusion.reasons:
         item(console, mark, plain(reason), style)
+    if conclusion.phases:
+        heading(console, "BEFORE THE LOAD", "what the target answered, s since the start")
+        for phase in conclusion.phases:
+            line(console, f"{phase.from_s:.1f}", plain(f"{phase.state} {phase.said}".strip()))
     if conclusion.answers:
         heading(console, "ANSWERS")
         for one in conclusion.answers:

@@ -23,6 +23,7 @@ STRATEGIES: Final = {
     "stress": "Beyond the peak and back: degradation, first errors, recovery.",
     "soak": "Hours at the expected rate: drift, leaks, restarts.",
     "spike": "Sudden load: time to recover, and scaling seen from outside.",
+    "coldstart": "Time to ready; first requests against warm ones; cold prefix cache.",
 }
 
 

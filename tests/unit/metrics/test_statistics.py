@@ -223,3 +223,26 @@ def test_wilson_interval_is_scipys() -> None:
         expected = scipy.stats.binomtest(good, n).proportion_ci(method="wilson")
         assert s.wilson_interval(good, n) == pytest.approx((expected.low, expected.high), abs=1e-6)
     assert s.wilson_interval(0, 0) is None
+
+
+# -- shifts --------------------------------------------------------------------------------------------------------
+
+
+def test_a_shift_is_hodges_and_lehmanns() -> None:
+    found = s.shift(np.array([11.0, 12.0, 30.0]), np.array([1.0, 2.0]))
+    assert found.estimate == 10.5  # of 9, 10, 10, 11, 28, 29
+    paired = s.paired_shift(np.array([1.0, 2.0, 6.0]))
+    assert paired.estimate == 2.75  # of 1, 1.5, 2, 3.5, 4, 6
+    assert (paired.low, paired.high) == (1.0, 6.0)  # three values allow no less
+
+
+def test_intervals_of_shifts_cover_the_truth() -> None:
+    rng = np.random.default_rng(1)
+    independent = paired = 0
+    for _ in range(400):
+        a, b = rng.lognormal(0, 1, 5) + 3, rng.lognormal(0, 1, 40)
+        independent += s.shift(a, b).low <= 3 <= s.shift(a, b).high
+        found = s.paired_shift(rng.normal(2, 1, 20))
+        paired += found.low <= 2 <= found.high
+    assert 0.92 * 400 <= independent <= 0.98 * 400
+    assert 0.92 * 400 <= paired <= 0.98 * 400
