@@ -79,6 +79,8 @@ def test_a_chain_that_its_server_slows_down(serve: Callable[..., Endpoint], offe
     latency = result.summary.latency.ttft_ms
     assert latency is not None
     assert latency.n == 6
+    assert result.summary.load.achieved_rate is not None
+    assert result.summary.load.achieved_rate < 6 / 0.25  # over the time that it took, not over the trace's 5 ms
 
 
 def test_a_duration_ends_the_trace_but_not_its_conversations(
@@ -122,6 +124,26 @@ def test_turns_go_on_after_a_failed_one(offer: Offer, tmp_path: Path) -> None:
     with OddServer(answering(fail)) as server:
         rows = np.sort(replay(offer, server.url, trace(tmp_path / "t.jsonl")).requests, order="index")
     assert statuses(rows) == {"ok": len(ROWS) - 2, "http_5xx": 2}
+
+
+def test_a_turn_waits_for_the_last_attempt_of_the_one_before(offer: Offer, tmp_path: Path) -> None:
+    seen: list[int] = []
+
+    def refuse_once(peer: Peer, request: Request) -> None:
+        seen.append(request.index)
+        if request.index == 0 and seen.count(0) == 1:
+            peer.send(whole(b"{}", b"503 Service Unavailable"))
+        else:
+            peer.send(stream(token(), FINISH, DONE))
+
+    with OddServer(answering(refuse_once)) as server:
+        rows = replay(offer, server.url, trace(tmp_path / "t.jsonl"), **{"client.retries": 2}).requests
+    rows = np.sort(rows, order="index")
+    assert statuses(rows) == {"ok": len(ROWS)}
+    assert rows["attempt"].tolist() == [1, *[0] * (len(ROWS) - 1)]
+    assert seen.count(0) == 2
+    np.testing.assert_array_equal(rows["due"][2:4], [rows["end"][0]] * 2)
+    assert (rows["send"][2:4] > rows["end"][0]).all()
 
 
 def test_a_conversation_stays_with_its_target(serve: Callable[..., Endpoint], offer: Offer, tmp_path: Path) -> None:

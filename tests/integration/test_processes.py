@@ -45,7 +45,7 @@ class Ongoing:
         self.server, self.out = server, out
         self.command = llmgen_command(
             *("run", "--url", server.url, "--out", out, "--input-tokens", 8, "--output-tokens", 8, "--quiet"),
-            *(flags if "--concurrency" in flags else (*STEADY, *flags)),
+            *(flags if {"--concurrency", "--trace"} & set(flags) else (*STEADY, *flags)),
         )
 
     def wait_for(self, posts: int) -> None:
@@ -302,3 +302,80 @@ def test_controller_and_workers_killed_in_the_middle_of_answers(ongoing):
     assert summary["requests"]["scheduled"] == summary["requests"]["lost"]
     lines = run_command("export", run.directory, "--format", "csv").stdout.splitlines()
     assert len(lines) == 1 + summary["requests"]["lost"]
+
+
+# -- conversations -----------------------------------------------------------------------------------------------------
+
+
+def conversations(folder: Path, *flags: object) -> tuple[object, ...]:
+    """Flags of four conversations at a time, of five turns each."""
+    path = folder / "sessions.json"
+    path.write_text(json.dumps({"workload": {"sessions": {"turns": 5, "think": "20ms"}}}))
+    return (path, "--concurrency", 4, "--workers", 2, "--duration", "3s", "--drain", "2s", *flags)
+
+
+def check_whole(rows: np.ndarray) -> None:
+    """Every conversation that was begun is accounted for to its last turn."""
+    assert set(np.unique(rows["session"], return_counts=True)[1]) == {5}
+    rows = np.sort(rows, order=["session", "turn"]).reshape(-1, 5)
+    ok = rows["status"] == Status.ok
+    assert (ok[:, :-1] >= ok[:, 1:]).all()  # nothing follows what did not succeed
+    sent = rows["status"] != Status.never_sent
+    assert (sent[:, 1:] <= ok[:, :-1]).all()
+
+
+def test_an_interrupt_ends_conversations(ongoing, tmp_path):
+    run = ongoing(always(GOOD), *conversations(tmp_path, "--duration", "60s"))
+    run.wait_for(60)
+    run.signal(signal.SIGINT)
+    code, _, err = run.end()
+    assert code == 130, err
+    check_run(run.directory)
+    rows = np.load(run.directory / "requests.npy")
+    check_whole(rows)
+    assert statuses(rows).keys() <= {"ok", "never_sent", "cancelled"}
+    assert np.count_nonzero(rows["status"] == Status.never_sent) > 0
+
+
+def test_a_worker_that_holds_conversations_dies(ongoing, tmp_path):
+    run = ongoing(always(GOOD), *conversations(tmp_path))
+    run.wait_for(60)
+    os.kill(run.workers[0], signal.SIGKILL)
+    code, _, err = run.end()
+    assert code == 4, err
+    summary = check_run(run.directory)
+    assert summary["verdict"]["status"] == "incomplete"
+    assert not any("add up" in reason for reason in summary["verdict"]["reasons"])
+    rows = np.load(run.directory / "requests.npy")
+    check_whole(rows)
+    assert np.count_nonzero(rows["status"] == Status.ok) > 200  # the other worker went on
+
+
+def test_a_worker_that_holds_recorded_conversations_dies(ongoing, tmp_path):
+    """Turns that waited for its answers are never sent; those of the other worker are."""
+    trace = tmp_path / "chats.jsonl"
+    row = {"input_length": 8, "output_length": 4}
+    trace.write_text(
+        "".join(
+            json.dumps({"chat_id": i, "parent_chat_id": i - 4 if i >= 4 else -1, "timestamp": i * 0.01, **row}) + "\n"
+            for i in range(200)
+        )
+    )
+
+    def slow(peer: Peer, request: Request) -> None:
+        peer.server.enough.wait(0.1)
+        peer.send(GOOD)
+
+    flags = ("--trace", trace, "--trace-format", "qwen", "--workers", 2, "--drain", "5s")
+    run = ongoing(answering(slow), *flags)
+    run.wait_for(20)
+    os.kill(run.workers[0], signal.SIGKILL)
+    code, _, err = run.end()
+    assert code == 4, err
+    check_run(run.directory)
+    rows = np.load(run.directory / "requests.npy")
+    assert len(rows) == 200
+    mine, others = (rows[rows["worker"] == worker] for worker in (0, 1))
+    assert statuses(others) == {"ok": 100}
+    assert statuses(mine).keys() <= {"ok", "lost", "never_sent"}
+    assert np.count_nonzero(mine["status"] == Status.never_sent) > 50

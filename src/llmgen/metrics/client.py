@@ -37,7 +37,7 @@ def load_of(m: Measurements, requests: Requests) -> Load:
     return Load(
         arrival=arrival,
         offered_rate=requests.scheduled / span_s if span_s else None,
-        achieved_rate=requests.sent / span_s if span_s else None,
+        achieved_rate=_achieved_rate(m, requests, span_s),
         duration_s=m.duration_s,
         schedule_lag_ms=request_distribution(m, lag, m.inside, interval=False),
         own_lag_ms=request_distribution(m, own, m.inside, interval=False),
@@ -45,6 +45,17 @@ def load_of(m: Measurements, requests: Requests) -> Load:
         peak_in_flight=m.peak_in_flight,
         arrivals=None if arrival == "closed" else _arrivals(m),
     )
+
+
+def _achieved_rate(m: Measurements, requests: Requests, span_s: float | None) -> float | None:
+    """Over the schedule; where turns follow answers, over all the time that they needed."""
+    if not span_s:
+        return None
+    turns = m.requests["send"][(m.requests["session"] >= 0) & (m.requests["send"] >= 0)]
+    start_ns = m.run.info.get("start_ns")
+    if len(turns) and start_ns:
+        span_s = max(span_s, (int(turns.max()) - start_ns) / 1e9)
+    return requests.sent / span_s
 
 
 def _arrivals(m: Measurements) -> Arrivals | None:
