@@ -18,6 +18,7 @@ from llmgen.cli.listing import list_command
 from llmgen.cli.plan import plan_command
 from llmgen.cli.report import report_command
 from llmgen.cli.run import run_command
+from llmgen.cli.search import search_command
 from llmgen.cli.selfbench import selfbench_command
 from llmgen.cli.serve import serve_command
 from llmgen.cli.test import test_command
@@ -36,6 +37,7 @@ def command() -> None:
 
 COMMANDS = (
     run_command,
+    search_command,
     test_command,
     check_command,
     selfbench_command,

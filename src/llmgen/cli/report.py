@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from llmgen.cli.options import Value, use_color
-from llmgen.cli.suite import is_suite_directory, show_suite
+from llmgen.cli.suite import is_suite_directory, show_suite, write_suite_page
 from llmgen.decoding import Seconds
 
 if TYPE_CHECKING:
@@ -60,8 +60,11 @@ def report_command(
     [default: runs/latest]
     """
     if is_suite_directory(run):
-        if kind == "html" or output is not None:
-            raise click.UsageError("a suite is reported as text or json on stdout; each of its runs has a report.html")
+        if kind == "html":
+            click.echo(write_suite_page(run, output))
+            return
+        if output is not None:
+            raise click.UsageError("--output: the text and the JSON of a suite go to stdout")
         show_suite(run, as_json=kind == "json")
         return
     from llmgen.metrics.summary import encode, summarise, with_profiles

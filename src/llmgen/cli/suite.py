@@ -9,6 +9,8 @@ import click
 
 from llmgen.cli.options import use_color
 
+SEARCH = "search"  # the kind of such a suite
+
 
 def is_suite_directory(path: Path) -> bool:
     return (path / "suite.json").exists()
@@ -57,7 +59,12 @@ def show_series(directory: Path, *, as_json: bool, quiet: bool = False) -> None:
     elif not quiet:
         width = shutil.get_terminal_size((80, 24)).columns
         runs = msgspec.to_builtins(suite.runs)
-        if suite.kind.startswith("test-") and suite.conclusion is not None:
+        if suite.kind == SEARCH and suite.conclusion is not None:
+            from llmgen.report import search
+
+            found, finished = search.read_conclusion(suite.conclusion), suite.state == "complete"
+            text = search.render(suite.name, found, runs, finished=finished, width=width, color=use_color())
+        elif suite.kind.startswith("test-") and suite.conclusion is not None:
             from llmgen.report.strategy import read_conclusion, render
 
             text = render(suite.name, read_conclusion(suite.conclusion), runs, width=width, color=use_color())
@@ -66,3 +73,15 @@ def show_series(directory: Path, *, as_json: bool, quiet: bool = False) -> None:
             text = render_runs(title, runs, width=width, color=use_color())
         click.echo(text, nl=False)
         click.echo(f"\n{directory}  (llmgen report {directory}/0001)")
+
+
+def write_suite_page(directory: Path, output: Path | None) -> Path:
+    """The page of a search. ConfigError for other suites, which have none."""
+    from llmgen.errors import ConfigError
+    from llmgen.report.search_page import write_page
+    from llmgen.series import read_suite
+
+    suite = read_suite(directory)
+    if suite.kind != SEARCH or suite.conclusion is None:
+        raise ConfigError("--format html: of suites only a search has a page; each run of this one has a report.html")
+    return write_page(directory, suite.name, suite.conclusion, finished=suite.state == "complete", path=output)

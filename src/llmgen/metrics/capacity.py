@@ -377,7 +377,7 @@ def conclude(points: Sequence[Point], plan: Plan) -> Conclusion:
     culprits = [] if bad is None else [point for point in points if point.rate == bad.rate]
     doubtful = [point for point in culprits if point.client != "valid"]
     suspect = bool(culprits) and len(doubtful) == len(culprits)
-    reasons = tuple(dict.fromkeys(reason for point in doubtful for reason in point.reasons)) if suspect else ()
+    reasons = doubtful[-1].reasons if suspect else ()
     targets = _targets(points).values()
     return Conclusion(
         outcome=outcome,

@@ -108,7 +108,8 @@ def _shares(m: Measurements, target: float) -> list[Share]:
     """Failed requests are misses of all."""
     found = []
     if m.good is not None:
-        found.append(_share(m, f"goodput>={target:g}", target, m.good, None))
+        limits = ", ".join(_named(slo) for slo in m.slos if slo.per_request)
+        found.append(_share(m, limits, target, m.good, None))
     for slo in m.slos:
         if not _is_share(slo) or (slo.metric == GOODPUT and slo.klass is None):
             continue
@@ -117,8 +118,13 @@ def _shares(m: Measurements, target: float) -> list[Share]:
             kept = m.good
         else:
             kept = ~failed(m.requests) if slo.metric == "error_rate" else meets([slo], m.value, m.ok)
-        found.append(_share(m, slo.expression, _target(slo), kept, slo.klass))
+        found.append(_share(m, _named(slo), _target(slo), kept, slo.klass))
     return found
+
+
+def _named(slo: Slo) -> str:
+    named = slo.klass is None or slo.expression.startswith("class:")
+    return slo.expression if named else f"class:{slo.klass} {slo.expression}"
 
 
 def _share(m: Measurements, name: str, target: float, kept: np.ndarray, klass: str | None) -> Share:
