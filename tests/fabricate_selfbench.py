@@ -27,6 +27,7 @@ def step(rate: float, verdict: str = "valid", client: float = 0.2, server: float
             "reasons": reasons,
             "client_share": client,
             "server_share": server,
+            "other_share": 0.01,
             "cpu_us_per_event": 8.0,
             "lag_p50_ms": 0.02,
             "lag_p99_ms": 0.1,

@@ -12,10 +12,13 @@ from llmgen.selfbench.lag import nearest
 
 LIMITS: Final = Thresholds()
 SERVER_FULL: Final = 0.95  # of a core: beyond it the server writes late, and more load asks nothing more of the client
+OTHERS: Final = 0.1  # of the client's core: beyond it the client cannot have 85 % and what bursts need
 LEAST_GROWTH: Final = 1.2  # a smaller step is lost in the noise of a shared machine
 HEADROOM: Final = 0.75  # of the way to the load at which a core would be full: the cost of an event falls with the load
 NO_SHARE: Final = 0.005  # below, a share is rounding
 LEAST_REFINED: Final = 1.15  # a limit known to that is known
+BY_CHANCE: Final = 2.0  # growth after a step that may have failed by chance
+NEAR: Final = 1.5  # two failures that close above a load that held are no chance
 LOWEST: Final = 1 / 16  # of the first rate, when even that fails
 
 
@@ -30,6 +33,9 @@ def held(step: Step) -> bool:
 
 def cause(step: Step, loops: tuple[Loop, ...], placement: Placement) -> Cause:
     """Whose fault it is that a step did not hold."""
+    others = step.other_share or 0.0
+    if others > OTHERS and step.client_share <= LIMITS.suspect_worker_cpu:
+        return "machine"
     if step.client_share >= WORKER_CPU_TARGET:
         return "client"
     if step.server_share >= SERVER_FULL:
@@ -47,10 +53,13 @@ def cause(step: Step, loops: tuple[Loop, ...], placement: Placement) -> Cause:
 def reason(step: Step) -> str:
     """The verdict's first reason, without what it guesses about the rest of the machine: that is measured here."""
     if step.reasons:
-        return step.reasons[0].partition(";")[0]
-    if step.failed:
-        return f"{step.failed} requests failed"
-    return f"the worker used {step.client_share:.0%} of its core (limit {LIMITS.suspect_worker_cpu:.0%})"
+        text = step.reasons[0].partition(";")[0]
+    elif step.failed:
+        text = f"{step.failed} requests failed"
+    else:
+        text = f"the worker used {step.client_share:.0%} of its core (limit {LIMITS.suspect_worker_cpu:.0%})"
+    others = step.other_share or 0.0
+    return f"{text}; other programs used {others:.0%} of its core" if others > OTHERS else text
 
 
 def limit(steps: Sequence[Step], shape: str, loops: tuple[Loop, ...], placement: Placement) -> Limit:
@@ -92,28 +101,30 @@ def limit(steps: Sequence[Step], shape: str, loops: tuple[Loop, ...], placement:
 def next_rate(
     steps: Sequence[Step], first: float, growth: float, loops: tuple[Loop, ...], placement: Placement
 ) -> float | None:
-    """Up by what the busier core still has free, at most `growth` times; once back half the way after a failure.
+    """Up by what the busier core still has free, at most `growth` times; back half the way where a core was full.
 
-    A step that failed with no core full is repeated, and passed over where a plain C loop is disturbed as well.
-    None: the limit is found.
+    A step that failed with no core full may have failed by chance: a higher one that holds says so, and is tried first,
+    then, unless the machine is disturbed, one below the lowest that failed. None: the limit is found.
     """
     if not steps:
         return first
     last = steps[-1]
     top = max((step.rate for step in steps if held(step)), default=None)
+    above = [step for step in steps if not held(step) and (top is None or step.rate > top)]
+    full = [step.rate for step in above if cause(step, loops, placement) in ("client", "server")]
     if held(last):
-        refined = any(not held(step) and step.rate > last.rate for step in steps)
-        return None if refined or last.server_share >= SERVER_FULL else last.rate * _factor(last, growth)
-    why = cause(last, loops, placement)
-    again = sum(step.rate == last.rate for step in steps) > 1
-    if why in ("machine", "pacing") and not again:
-        return last.rate
-    if why == "machine":
+        near = len(above) > 1 and min(step.rate for step in above) <= NEAR * last.rate
+        if last.server_share >= SERVER_FULL or full or near:
+            return None
         return last.rate * _factor(last, growth)
-    if top is None:
-        return last.rate / 4 if last.rate > first * LOWEST else None
-    above = {step.rate for step in steps if step.rate > top}
-    return math.sqrt(top * last.rate) if len(above) == 1 and last.rate / top > LEAST_REFINED else None
+    if last.rate in full:
+        if top is None:
+            return last.rate / 4 if last.rate > first * LOWEST else None
+        return math.sqrt(top * last.rate) if len(full) == 1 and last.rate / top > LEAST_REFINED else None
+    lowest = min((step.rate for step in above), default=last.rate)
+    if len(above) % 2 == 1 or cause(last, loops, placement) == "machine":
+        return last.rate * min(BY_CHANCE, _factor(last, growth))
+    return lowest if top is None else math.sqrt(top * lowest)
 
 
 def _factor(step: Step, growth: float) -> float:

@@ -9,8 +9,9 @@ import msgspec
 SELFBENCH_SCHEMA: Final = "llmgen.selfbench/1"
 
 # What ended a ramp. client: our worker is full. pacing: requests went out late or unevenly though no core was full.
-# server: the embedded server's core was full, the client is good for more. machine: other load or the hypervisor
-# disturbed a plain C timer loop as well, or the client and the server share a core. not_reached: no step failed.
+# server: the embedded server's core was full, the client is good for more. machine: others used the client's core, the
+# hypervisor took it away or a plain C timer loop was disturbed as well, or the server shares it. not_reached: no step
+# failed.
 Cause = Literal["client", "pacing", "server", "machine", "not_reached"]
 
 
@@ -65,6 +66,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     reasons: tuple[str, ...]
     client_share: float
     server_share: float
+    other_share: float | None  # of the client's core, taken by other programs; None: not known
     cpu_us_per_event: float | None
     lag_p50_ms: float | None  # our own: late taking up and late sending
     lag_p99_ms: float | None

@@ -50,7 +50,7 @@ class Effort:
 FULL: Final = Effort(
     budget_s=170.0,
     step_s=2.0,
-    most_steps=dict.fromkeys(PROTOCOLS, 6),
+    most_steps=dict.fromkeys(PROTOCOLS, 8),
     first=1.0,
     growth=4.0,
     loop_rates=(200.0, 1000.0, 5000.0, 20_000.0),

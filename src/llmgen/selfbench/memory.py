@@ -13,7 +13,7 @@ from llmgen.selfbench.steps import TIMEOUTS, Server, Shape, offer, run_info, ser
 
 FEW: Final = 10
 # The worker looks at its memory once a second: answers that last 2.1 s are all open at one look at least.
-SHAPE: Final = Shape("memory", 4, "1500ms", "200ms", 0.0, 0.0)
+SHAPE: Final = Shape("memory", 4, "1500ms", "200ms", 0.0, 0.0, 2.1)
 DRAIN_S: Final = 15.0
 
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import threading
+import time
 from pathlib import Path
+from types import TracebackType
 from typing import Final
 
 from llmgen import machine
 from llmgen.selfbench.figures import Placement
 
 SERVER_CORES: Final = 4  # one worker cannot keep more of the server's threads busy
+LOOK_S: Final = 0.05  # 5 ticks of the kernel's count
 TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
 
 
@@ -50,3 +54,49 @@ def thread_seconds(pid: int) -> dict[str, float]:
 def busiest(before: dict[str, float], after: dict[str, float]) -> float:
     """Seconds of the thread that was busiest between two looks."""
     return max((spent - before.get(thread, 0.0) for thread, spent in after.items()), default=0.0)
+
+
+class CoreWatch:
+    """How busy a core was with programs, whoever's, at any time while this is open."""
+
+    def __init__(self, core: int) -> None:
+        self._core = core
+        self._seen: list[tuple[int, float]] = []
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._look, name="llmgen-core-watch", daemon=True)
+
+    def __enter__(self) -> CoreWatch:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def busy(self, start_ns: int, end_ns: int) -> float | None:
+        """Share of the core between two moments of the monotonic clock; None if nobody looked."""
+        inside = [look for look in self._seen if start_ns <= look[0] <= end_ns]
+        if len(inside) < 2:
+            return None
+        (first, before), (last, after) = inside[0], inside[-1]
+        return (after - before) * 1e9 / (last - first)
+
+    def _look(self) -> None:
+        while not self._over.wait(LOOK_S):
+            spent = program_seconds(self._core)
+            if spent is not None:
+                self._seen.append((time.monotonic_ns(), spent))
+
+
+def program_seconds(core: int) -> float | None:
+    """user, nice and system time of a core so far: what programs used, interrupts apart."""
+    try:
+        for line in Path("/proc/stat").read_text().splitlines():
+            name, *fields = line.split()
+            if name == f"cpu{core}":
+                return sum(map(int, fields[:3])) / TICKS_PER_S
+    except (OSError, ValueError):
+        pass
+    return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from llmgen.metrics.verdict import judge
 from llmgen.run import Result, run
 from llmgen.selfbench.accuracy import Reported, reported
 from llmgen.selfbench.figures import Placement, Step
-from llmgen.selfbench.placement import busiest, thread_seconds
+from llmgen.selfbench.placement import CoreWatch, busiest, thread_seconds
 from llmgen.simulator import Endpoint, Options
 
 INTERRUPTED: Final = 130  # contract.md
@@ -38,10 +39,16 @@ class Shape:
     itl: str
     warmup_s: float
     first_rate: float  # requests/s: a load that any machine carries
+    open_s: float  # how long a request is under way
+
+    def streams(self, rate: float) -> int:
+        """Open at once, a Poisson burst included."""
+        mean = rate * self.open_s
+        return math.ceil(mean + 4 * math.sqrt(mean)) + 4
 
 
-EVENTS: Final = Shape("events", 64, "100ms", "10ms", 0.75, 75.0)
-REQUESTS: Final = Shape("requests", 1, "10ms", "1ms", 0.2, 500.0)
+EVENTS: Final = Shape("events", 64, "100ms", "10ms", 0.75, 75.0, 0.75)
+REQUESTS: Final = Shape("requests", 1, "10ms", "1ms", 0.2, 500.0, 0.012)
 SHAPES: Final = (EVENTS, REQUESTS)
 
 # name → (http of the configuration, TLS)
@@ -52,6 +59,8 @@ PROTOCOLS: Final = {"HTTP/1.1": ("1.1", False), "HTTP/2": ("2", False), "TLS": (
 class Server:
     endpoint: Endpoint
     target: Target
+    client_core: int
+    tls: bool
 
 
 @contextmanager
@@ -68,7 +77,7 @@ def serving(shape: Shape, protocol: str, placement: Placement, folder: Path, tru
         write_cert=certificate,
     )
     with Endpoint(options) as endpoint:
-        yield Server(endpoint, Target(urls=(endpoint.url,), http=http, ca=certificate))
+        yield Server(endpoint, Target(urls=(endpoint.url,), http=http, ca=certificate), placement.client_core, tls)
 
 
 def take(server: Server, shape: Shape, rate: float, seconds: float, folder: Path) -> tuple[Step, Reported | None]:
@@ -80,16 +89,26 @@ def take(server: Server, shape: Shape, rate: float, seconds: float, folder: Path
         target=server.target,
         load=Load(arrival="poisson", rate=rate, duration=duration, warmup=shape.warmup_s, drain=DRAIN_S),
         workload=Workload(input=INPUT_TOKENS, output=shape.tokens),
-        client=Client(workers=1, timeouts=TIMEOUTS),
+        # handshakes are no part of what TLS costs an event or a request
+        client=Client(workers=1, timeouts=TIMEOUTS, preconnect=shape.streams(rate) if server.tls else 0),
     )
     before = thread_seconds(server.endpoint.pid)
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         try:
-            result = offer(config, Path(scratch) / "run")
+            with CoreWatch(server.client_core) as watch:
+                result = offer(config, Path(scratch) / "run")
         except LlmgenError as error:
             return failed_step(shape, rate, duration, str(error)), None
         share = busiest(before, thread_seconds(server.endpoint.pid)) / duration
-        return step_of(result, shape, rate, duration, share), reported_of(result)
+        info = run_info(result)
+        others = others_share(watch.busy(info["start_ns"], info["end_ns"]), result, info)
+        return step_of(result, info, shape, rate, duration, (share, others)), reported_of(result, info)
+
+
+def others_share(busy: float | None, result: Result, info: dict[str, Any]) -> float | None:
+    """What the client's core did between start and end of a load beside the worker's work."""
+    own, lasted = result.summary.client.cpu_s, (info["end_ns"] - info["start_ns"]) / 1e9
+    return None if busy is None or own is None or lasted <= 0 else round(max(0.0, busy - own / lasted), 4)
 
 
 def offer(config: RunConfig, directory: Path) -> Result:
@@ -100,14 +119,23 @@ def offer(config: RunConfig, directory: Path) -> Result:
     return result
 
 
-def step_of(result: Result, shape: Shape, rate: float, duration: float, server_share: float) -> Step:
-    """duration: of the offered load. What is in flight at its end costs as much as what was not yet at its start."""
+def step_of(
+    result: Result,
+    info: dict[str, Any],
+    shape: Shape,
+    rate: float,
+    duration: float,
+    shares: tuple[float, float | None],
+) -> Step:
+    """duration: of the offered load. What is in flight at its end costs as much as what was not yet at its start.
+
+    shares: the server's, and that of others on the client's core.
+    """
     summary = result.summary
     client, load, answered = summary.client, summary.load, summary.throughput
     own = load.own_lag_ms
-    info = run_info(result)
-    info["environment"].pop("timer_loop", None)  # that of an earlier selfbench
-    verdict = judge(summary, info)
+    environment = {**info["environment"], "timer_loop": None}  # that of an earlier selfbench
+    verdict = judge(summary, {**info, "environment": environment})
     events = result.requests["events"][result.requests["status"] == Status.ok]
     return Step(
         rate=rate,
@@ -119,7 +147,8 @@ def step_of(result: Result, shape: Shape, rate: float, duration: float, server_s
         verdict=verdict.status,
         reasons=verdict.reasons,
         client_share=round((client.cpu_s or 0.0) / duration, 4),
-        server_share=round(server_share, 4),
+        server_share=round(shares[0], 4),
+        other_share=shares[1],
         cpu_us_per_event=client.cpu_us_per_event,
         lag_p50_ms=None if own is None else own.p50,
         lag_p99_ms=None if own is None else own.p99,
@@ -142,6 +171,7 @@ def failed_step(shape: Shape, rate: float, duration: float, why: str) -> Step:
         reasons=(why,),
         client_share=0.0,
         server_share=0.0,
+        other_share=None,
         cpu_us_per_event=None,
         lag_p50_ms=None,
         lag_p99_ms=None,
@@ -150,8 +180,7 @@ def failed_step(shape: Shape, rate: float, duration: float, why: str) -> Step:
     )
 
 
-def reported_of(result: Result) -> Reported:
-    info = run_info(result)
+def reported_of(result: Result, info: dict[str, Any]) -> Reported:
     window = info["window"]
     return reported(
         result.requests,
