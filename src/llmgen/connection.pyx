@@ -265,8 +265,9 @@ cdef ssize_t receive(Network* n, Connection* c) noexcept nogil:
                 c.last_stamp = told
             if a.read.t > a.read.t_user:
                 a.read.t = a.read.t_user    # the offset's own uncertainty
-            # with --stamps user too: then it is in every token's time
-            records_observe(a.records, 0, HIST_DRAIN_LAG, a.read.t_user - a.read.t, 1)
+            # with --stamps user too: then it is in every token's time. Handshakes and the tickets after them are no tokens
+            if c.state == CONN_OPEN and (c.protocol != 1 or c.exchange != NULL):
+                records_observe(a.records, 0, HIST_DRAIN_LAG, a.read.t_user - a.read.t, 1)
     if a.read.user_stamped:
         a.read.t = a.read.t_user
     n.reads += 1

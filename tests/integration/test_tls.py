@@ -16,6 +16,7 @@ import trustme
 
 from llmgen.columns import Status
 from llmgen.errors import ConfigError, TargetError
+from llmgen.simulator import Endpoint
 from odd_http2 import EVENTS, http2
 from odd_servers import DONE, FINISH, GOOD, Handler, OddServer, Peer, always, answering, stream, token
 from running import Offer, statuses
@@ -319,3 +320,14 @@ def test_handshakes_that_stall(offer: Offer, authority: Authority) -> None:
     assert (rows["connected"] >= 0).all()
     assert (rows["secured"] < 0).all()
     assert (rows["end"] - rows["connect_start"] >= 0.3e9).all()
+
+
+def test_handshakes_are_no_tokens_that_waited(offer: Offer, serve: Callable[..., Endpoint], tmp_path: Path) -> None:
+    certificate = str(tmp_path / "server.pem")
+    url = serve(tls=True, write_cert=certificate).url
+    result = offer(url, **{"target.ca": certificate, "target.http": "1.1", "client.preconnect": 60})
+    drain = result.summary.client.drain_lag_us
+    assert drain is not None
+    # 60 connections were secured, each with at least one read; beside the reads with a body there are those of heads
+    assert drain.n < int(result.requests["reads"].sum()) + len(result.requests) + 40
+    assert result.summary.requests.succeeded == len(result.requests)
