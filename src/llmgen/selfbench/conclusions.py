@@ -14,7 +14,7 @@ LIMITS: Final = Thresholds()
 SERVER_FULL: Final = 0.95  # of a core: beyond it the server writes late, and more load asks nothing more of the client
 OTHERS: Final = 0.1  # of the client's core: beyond it the client cannot have 85 % and what bursts need
 LEAST_GROWTH: Final = 1.2  # a smaller step is lost in the noise of a shared machine
-HEADROOM: Final = 0.75  # of the way to the load at which a core would be full: the cost of an event falls with the load
+HEADROOM: Final = 0.9  # of the way to the load at which a core would be full: the cost of an event falls with the load
 NO_SHARE: Final = 0.005  # below, a share is rounding
 LEAST_REFINED: Final = 1.15  # a limit known to that is known
 BY_CHANCE: Final = 2.0  # growth after a step that may have failed by chance
@@ -33,8 +33,8 @@ def held(step: Step) -> bool:
 
 def cause(step: Step, loops: tuple[Loop, ...], placement: Placement) -> Cause:
     """Whose fault it is that a step did not hold."""
-    others = step.other_share or 0.0
-    if others > OTHERS and step.client_share <= LIMITS.suspect_worker_cpu:
+    disturbed = (step.other_share or 0.0) > OTHERS and not uneven(step)
+    if disturbed and step.client_share <= LIMITS.suspect_worker_cpu:
         return "machine"
     if step.client_share >= WORKER_CPU_TARGET:
         return "client"
@@ -42,15 +42,27 @@ def cause(step: Step, loops: tuple[Loop, ...], placement: Placement) -> Cause:
         return "server"
     if placement.shared or (step.steal_pct or 0.0) > LIMITS.suspect_steal_pct:
         return "machine"
-    loop = step.loop or (nearest(loops, step.rate) if loops else None)
-    if loop is not None and (
-        loop.p99_us > LIMITS.suspect_lag_ms * 1000 or (loop.ks_distance or 0.0) > LIMITS.suspect_ks
-    ):
-        return "machine"
-    return "pacing"
+    return "machine" if off(beside(step, loops)) else "pacing"
 
 
-def reason(step: Step) -> str:
+def uneven(step: Step) -> bool:
+    """Gaps far from the planned ones though no request was late by much: wake-ups are too coarse for this rate."""
+    lag, distance = step.lag_p99_ms, step.ks_distance
+    return lag is not None and distance is not None and lag <= LIMITS.suspect_lag_ms and distance > LIMITS.suspect_ks
+
+
+def beside(step: Step, loops: tuple[Loop, ...]) -> Loop | None:
+    """The plain C loop to compare with: that of the same seconds, else that of the nearest rate."""
+    return step.loop or (nearest(loops, step.rate) if loops else None)
+
+
+def off(loop: Loop | None) -> bool:
+    if loop is None:
+        return False
+    return loop.p99_us > LIMITS.suspect_lag_ms * 1000 or (loop.ks_distance or 0.0) > LIMITS.suspect_ks
+
+
+def reason(step: Step, loops: tuple[Loop, ...]) -> str:
     """The verdict's first reason, without what it guesses about the rest of the machine: that is measured here."""
     if step.reasons:
         text = step.reasons[0].partition(";")[0]
@@ -58,8 +70,12 @@ def reason(step: Step) -> str:
         text = f"{step.failed} requests failed"
     else:
         text = f"the worker used {step.client_share:.0%} of its core (limit {LIMITS.suspect_worker_cpu:.0%})"
-    others = step.other_share or 0.0
-    return f"{text}; other programs used {others:.0%} of its core" if others > OTHERS else text
+    loop, others = beside(step, loops), step.other_share or 0.0
+    if loop is not None and uneven(step) and off(loop) and loop.ks_distance is not None:
+        return f"{text}; those of a C loop are off by {loop.ks_distance:.2f} at {loop.rate:,.0f}/s"
+    if others > OTHERS and not uneven(step):
+        return f"{text}; other programs used {others:.0%} of its core"
+    return text
 
 
 def limit(steps: Sequence[Step], shape: str, loops: tuple[Loop, ...], placement: Placement) -> Limit:
@@ -71,13 +87,13 @@ def limit(steps: Sequence[Step], shape: str, loops: tuple[Loop, ...], placement:
     if not good:
         worst = min(steps, key=lambda step: step.rate, default=None)
         why: Cause = "not_reached" if worst is None else cause(worst, loops, placement)
-        told = None if worst is None else reason(worst)
+        told = None if worst is None else reason(worst, loops)
         return Limit(per_s=None, rate=None, events_per_request=None, cause=why, reason=told, reserved=True)
     top = max(good, key=lambda step: step.rate)
     failed = [step for step in steps if not held(step) and (step.rate > top.rate or reserved)]
     if failed:
         first = min(failed, key=lambda step: step.rate)
-        why, told = cause(first, loops, placement), reason(first)
+        why, told = cause(first, loops, placement), reason(first, loops)
     elif top.server_share >= SERVER_FULL:
         why, told = "server", f"the embedded server used {top.server_share:.0%} of its core"
     else:
@@ -122,7 +138,7 @@ def next_rate(
             return last.rate / 4 if last.rate > first * LOWEST else None
         return math.sqrt(top * last.rate) if len(full) == 1 and last.rate / top > LEAST_REFINED else None
     lowest = min((step.rate for step in above), default=last.rate)
-    if len(above) % 2 == 1 or cause(last, loops, placement) == "machine":
+    if len(above) % 2 == 1 or (not uneven(last) and cause(last, loops, placement) == "machine"):
         return last.rate * min(BY_CHANCE, _factor(last, growth))
     return lowest if top is None else math.sqrt(top * lowest)
 
@@ -201,7 +217,7 @@ def sentence(found: Capacity | None, events: Ramp | None, requests: Ramp | None)
 BEYOND: Final = 1.2  # an estimate that close to what was measured adds nothing
 AT_LEAST: Final[dict[Cause, str]] = {
     "server": "the embedded server's core was full before the client's",
-    "machine": "other load on this machine stopped the climb, not the client",
+    "machine": "this machine stopped the climb, not the client",
     "not_reached": "the climb ended before a limit",
 }
 

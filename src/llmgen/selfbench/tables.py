@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from llmgen.report.canvas import number, share
+from llmgen.selfbench.conclusions import beside
 from llmgen.selfbench.figures import Limit, Ramp, SelfBench, Step
-from llmgen.selfbench.lag import nearest
 
 ENDED_BY: Final = {
     "client": "the client's core",
     "pacing": "late or uneven sending",
     "server": "the server's core",
-    "machine": "other load here",
+    "machine": "this machine",
     "not_reached": "nothing yet",
 }
 NONE: Final = "–"
@@ -64,11 +64,11 @@ def lags(found: SelfBench) -> Table:
     loops = () if found.timer_loop is None else found.timer_loop.by_rate
     rows = []
     for ramp, step in _steps(found, "requests"):
-        loop = step.loop or (nearest(loops, step.rate) if loops else None)
-        beside = (NONE, NONE) if loop is None else (number(loop.p50_us / 1000), number(loop.p99_us / 1000))
+        loop = beside(step, loops)
+        late = (NONE, NONE) if loop is None else (number(loop.p50_us / 1000), number(loop.p99_us / 1000))
         own = (NONE if lag is None else number(lag) for lag in (step.lag_p50_ms, step.lag_p99_ms))
         rows.append(
-            (ramp.protocol, f"{step.rate:,.0f}", share_of(step.client_share), *own, *beside, step.verdict),
+            (ramp.protocol, f"{step.rate:,.0f}", share_of(step.client_share), *own, *late, step.verdict),
         )
     head = ("req/s", "client", "p50", "p99", "C loop", "p99", "verdict")
     return Table("SCHEDULE LAG", "ms; beside it a plain C loop at the nearest rate", head, tuple(rows))
