@@ -127,14 +127,14 @@ def figures(peer: Peer, told: Told, log: Logged, done: Finished) -> dict[str, fl
     return found
 
 
-def measure(peer: Peer, program: str, a: argparse.Namespace, tokenizer: Path) -> dict[str, Any]:
+def measure(peer: Peer, program: str, a: argparse.Namespace, tokenizer: Path, seed: int) -> dict[str, Any]:
     """One run against a server of its own: figures, or {"error": text}."""
     with tempfile.TemporaryDirectory() as scratch:
         folder, truth = Path(scratch) / "tool", Path(scratch) / "truth"
         folder.mkdir()
         options = Options(ttft=f"{TTFT_MS}ms", itl=f"{GAP_MS}ms", cores=str(a.server_core), truth=str(truth))
         with Endpoint(options) as endpoint:
-            load = Load(endpoint.url, a.streams, a.rate, a.seconds, folder, tokenizer)
+            load = Load(endpoint.url, a.streams, a.rate, a.seconds, folder, tokenizer, seed)
             environment = {**os.environ, **peer.environment}
             command = peer.command(program, load)
             done = watched(command, a.client_cores, environment, folder, a.seconds + ANSWER_S + START_AND_END_S)
@@ -157,9 +157,9 @@ def summary(rounds: list[dict[str, Any]]) -> dict[str, Any]:
     return {key: statistics.median(row[key] for row in good) for key in good[0] if all(key in row for row in good)}
 
 
-NAME = 26
+NAME = 24
 HEADINGS = ("load", "all", "MB", "TTFT p50", "TTFT p99", "gap p50", "gap p99", "arrivals", "KS")
-WIDTHS = (7, 7, 7, 15, 16, 13, 13, 10, 7)
+WIDTHS = (6, 7, 7, 13, 15, 11, 13, 9, 7)
 
 
 def cells(row: dict[str, Any], closed: bool) -> list[str]:
@@ -243,7 +243,7 @@ def main() -> None:
         for number in range(a.rounds):
             for peer, program in there:
                 say(f"round {number + 1} of {a.rounds}: {titles[peer.name]}")
-                results[peer.name].append(measure(peer, program, a, tokenizer))
+                results[peer.name].append(measure(peer, program, a, tokenizer, number + 1))
     load = f"Poisson {a.rate:g} requests/s" if a.rate else f"closed loop, {a.streams} streams"
     about = {
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),

@@ -27,6 +27,7 @@ class Load:
     seconds: float
     folder: Path  # for the tool's files; empty
     tokenizer: Path  # a folder with tokenizer.json: nothing can be fetched
+    seed: int  # of the arrivals, another one every round
 
     @property
     def port(self) -> int:

@@ -12,6 +12,7 @@ GRACE_S = 30  # for the answers that are under way at the end
 def command(program: str, load: Load) -> list[str]:
     wanted = [program, "profile", "-m", "simulated", "--url", load.url, "--endpoint-type", "chat", "--streaming"]
     wanted += ["--tokenizer", str(load.tokenizer), "--use-server-token-count"]
+    wanted += ["--random-seed", str(load.seed)]
     wanted += ["--prompt-input-tokens-mean", "32", "--prompt-output-tokens-mean", str(TOKENS)]
     wanted += ["--benchmark-duration", str(load.seconds), "--benchmark-grace-period", str(GRACE_S)]
     wanted += ["--artifact-dir", str(load.folder), "--ui-type", "none", "--no-gpu-telemetry", "--no-server-metrics"]

@@ -18,6 +18,7 @@ def command(program: str, load: Load) -> list[str]:
         "constraint": f"kind=max_duration,seconds={load.seconds}",
         "tokenizer": f"kind=huggingface_auto,model={load.tokenizer}",
         "data": f"kind=synthetic_text,prompt_tokens=32,output_tokens={TOKENS}",
+        "seed": f"kind=static,value={load.seed}",
         "output": f"kind=json,path={load.folder / 'result.json'}",
     }
     flags = [word for name, value in options.items() for word in (f"--{name}", value)]

@@ -11,7 +11,17 @@ from benchmarks.peers import TOKENS, Load, Peer, Percentiles, Told
 
 def command(program: str, load: Load) -> list[str]:
     wanted = [program, "-m", "llmgen", "run", "--url", load.url, "--duration", f"{load.seconds}s", "--workers", "1"]
-    wanted += ["--input-tokens", "32", "--output-tokens", str(TOKENS), "--out", str(load.folder), "--json"]
+    wanted += [
+        "--input-tokens",
+        "32",
+        "--output-tokens",
+        str(TOKENS),
+        "--out",
+        str(load.folder),
+        "--json",
+        "--seed",
+        str(load.seed),
+    ]
     kind = ["--arrival", "poisson", "--rate", str(load.rate)] if load.rate else ["--concurrency", str(load.streams)]
     return [*wanted, *kind]
 

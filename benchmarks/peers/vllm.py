@@ -16,6 +16,7 @@ def command(program: str, load: Load) -> list[str]:
     wanted += ["--base-url", load.url, "--model", "simulated", "--tokenizer", str(load.tokenizer)]
     wanted += ["--dataset-name", "random", "--random-input-len", "32", "--random-output-len", str(TOKENS)]
     wanted += ["--num-prompts", str(max(1, round(rate * load.seconds))), "--disable-tqdm", "--save-result"]
+    wanted += ["--seed", str(load.seed)]
     wanted += ["--result-dir", str(load.folder), "--result-filename", "result.json"]
     wanted += ["--percentile-metrics", "ttft,itl", "--metric-percentiles", "50,99"]
     return [*wanted, *(["--request-rate", str(load.rate)] if load.rate else ["--max-concurrency", str(load.streams)])]

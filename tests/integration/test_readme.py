@@ -34,7 +34,7 @@ def llmgen(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 def test_no_command_is_left_out() -> None:
     commands = ("run", "report", "list", "serve", "export", "compare")
-    kinds = ("scripts/demo", "pip install", *(f"llmgen {name}" for name in commands))
+    kinds = ("scripts/demo", "pip install", "python -m benchmarks.compare", *(f"llmgen {name}" for name in commands))
     assert COMMANDS
     assert not [command for command in COMMANDS if not command.startswith(kinds)]
 
@@ -66,6 +66,15 @@ def test_compare(command: str, tmp_path: Path) -> None:
     done = llmgen(command, tmp_path)
     assert done.returncode in (0, 4), done.stderr  # the same run twice: no regression
     assert "REGRESSION" in done.stdout
+
+
+@pytest.mark.parametrize("command", [command for command in COMMANDS if "benchmarks.compare" in command])
+def test_comparison_with_other_tools(command: str) -> None:
+    words = [sys.executable, *shlex.split(re.sub(r"--rounds \d+", "--rounds 1", command))[1:]]
+    short = ["--streams", "20", "--seconds", "2", "--only", "llmgen"]
+    done = subprocess.run([*words, *short], cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^llmgen [\d.]+ +[\d.]+ ", done.stdout, re.MULTILINE), done.stdout
 
 
 @pytest.mark.parametrize("command", [command for command in COMMANDS if command.startswith("llmgen serve")])
