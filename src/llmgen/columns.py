@@ -249,7 +249,8 @@ COUNTERS_DTYPE: Final = np.dtype(
         ("by_status", "<u8", (32,)),
         ("finished_at", "<i8"),
         ("denied", "<u8"),  # answers 401, 403 or 404
-        ("spare", "V88"),
+        ("passed_segments", "<u8"),  # segments of the plan that this worker has mapped and left behind
+        ("spare", "V80"),
     ]
 )
 assert COUNTERS_DTYPE.itemsize == 512

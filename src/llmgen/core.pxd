@@ -55,7 +55,8 @@ cdef struct Counters:            # = columns.COUNTERS_DTYPE
     uint64_t by_status[STATUS_COUNT]
     int64_t finished_at
     uint64_t denied
-    uint8_t spare[88]
+    uint64_t passed_segments
+    uint8_t spare[80]
 
 
 cdef struct Options:

@@ -80,5 +80,7 @@ cdef void counting_publish(Core* k, int64_t now) noexcept nogil:
     n.stale_resends = k.stale_resends
     n.clock_steps = k.network.clock_steps
     n.denied = k.answers.totals.denied
+    if k.pacer.current > 0:
+        n.passed_segments = k.pacer.current
     for i in range(STATUS_COUNT):
         n.by_status[i] = k.answers.totals.by_status[i]

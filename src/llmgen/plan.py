@@ -128,6 +128,7 @@ class PlanWriter:
         self.rows = 0
         self.bytes = 0  # of all files
         self._heads = list(heads)
+        self._dropped = 0  # segments whose bodies are gone
         directory.mkdir(parents=True, exist_ok=True)
         static.write(directory / "static.bin")
         self.bytes += static.size
@@ -141,6 +142,14 @@ class PlanWriter:
         stem.with_suffix(".part").rename(stem.with_suffix(".rows"))
         self.segments += 1
         self.rows += len(rows)
+
+    def drop_bodies(self, passed: int) -> None:
+        """Takes the bodies of the first `passed` segments from the disk: every worker has them mapped, or is done."""
+        for number in range(self._dropped, passed):
+            stem = self.directory / f"{number:06d}"
+            for suffix in (".spans", ".bytes"):
+                stem.with_suffix(suffix).unlink(missing_ok=True)
+        self._dropped = max(self._dropped, passed)
 
     def finish(self, facts: dict[str, Any] | None = None) -> None:
         """Writes plan.json, which says that no further segment will come."""

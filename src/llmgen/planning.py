@@ -111,6 +111,10 @@ class PlanBuilder:
     def bytes_written(self) -> int:
         return self._writer.bytes
 
+    def drop_bodies(self, passed: int) -> None:
+        """Of the first `passed` segments: a soak's plan must not grow with its length. Their rows stay."""
+        self._writer.drop_bodies(passed)
+
     def write_next(self) -> int:
         """Writes the next segment; number of its rows, 0 once the plan is complete.
 

@@ -240,12 +240,18 @@ class Controller:
         rundir.point_latest(self.directory)
         self.telemetry.start(self.start_ns, self.start_ns + window_start, self.start_ns + window_end)
 
+    def drop_bodies(self) -> None:
+        """Takes from the disk what every worker has left behind."""
+        if not self.config.keep_bodies:
+            self.plan.drop_bodies(int(self.control.counters["passed_segments"].min()))
+
     def watch_over(self, view: LiveView | None) -> None:
         """Until every worker has said that it is done, has died, or its time is over."""
         assert self.workers is not None
         workers, told = self.workers, 0
         while not workers.over:
             self.plan_ahead()
+            self.drop_bodies()
             workers.wait(LOOK_S)
             if self.interrupts > told:
                 told = self.interrupts

@@ -108,3 +108,15 @@ def test_a_damaged_plan_is_refused(writer):
         reader.facts()
     with pytest.raises(RecordError, match="cannot be read"):
         PlanReader(writer.directory / "nowhere")
+
+
+def test_bodies_that_every_worker_has_left_behind_go(writer):
+    for number in range(3):
+        writer.write(rows((number, number, 0, 1, 1)), spans((6, 1, SOURCE_STATIC)), own(b"x"))
+    writer.drop_bodies(2)
+    writer.drop_bodies(1)  # a worker that began later is behind
+    left = sorted(path.name for path in writer.directory.glob("0*"))
+    assert left == ["000000.rows", "000001.rows", "000002.bytes", "000002.rows", "000002.spans"]
+    reader = PlanReader(writer.directory)
+    assert reader.all_rows()["index"].tolist() == [0, 1, 2]
+    assert reader.body(2, reader.rows(2)[0]) == b"!"
