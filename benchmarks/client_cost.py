@@ -25,9 +25,9 @@ from typing import Any
 
 import numpy as np
 
-from llmgen.columns import EVENT_DTYPE, REQUEST_DTYPE, Kind
+from llmgen.selfbench.accuracy import against, reported
 from llmgen.simulator import Endpoint, Options
-from llmgen.simulator.truth import read_truth, timing
+from llmgen.simulator.truth import read_truth
 
 LIMITS = Path(__file__).parent / "limits"
 TOKENS = 200
@@ -91,31 +91,16 @@ def llmgen_run(url: str, a: argparse.Namespace, out: Path) -> tuple[float, Path]
     return (after - before) / 1e3 / int(np.count_nonzero((t >= since) & (t < until))), run
 
 
-def steps_ms(group: np.ndarray, t: np.ndarray) -> np.ndarray:
-    """Gaps between the distinct times of each group, ms."""
-    order = np.lexsort((t, group))
-    group, t = group[order], t[order]
-    step = np.diff(t)
-    return np.asarray(step[(np.diff(group) == 0) & (step > 0)] / 1e6)
-
-
 def against_truth(run: Path, truth_path: Path) -> dict[str, float]:
-    """Reported minus logged, ms, at p50 and p99."""
-    truth = read_truth(truth_path)
-    requests, events = np.load(run / "requests.npy"), np.load(run / "events.npy")
-    assert requests.dtype == REQUEST_DTYPE
-    assert events.dtype == EVENT_DTYPE
-    token = (events["kind"] & int(Kind.text)) != 0
-    writes = truth.writes[truth.writes["tokens"] > 0]
-    pairs = {
-        "ttft": ((requests["first_token"] - requests["send"]) / 1e6, timing(truth).ttft / 1e6),
-        "gap": (steps_ms(events["request"][token], events["t"][token]), steps_ms(writes["serial"], writes["t"])),
-    }
+    """Reported, and reported minus logged, ms, at p50 and p99."""
+    info = json.loads((run / "run.json").read_text())
+    span = info["start_ns"], info["end_ns"]
+    told = reported(np.load(run / "requests.npy"), np.load(run / "events.npy"), span, span)
     result = {}
-    for name, (ours, true) in pairs.items():
-        for p in (50, 99):
-            result[f"{name}_p{p}"] = float(np.percentile(ours, p))
-            result[f"{name}_p{p}_error"] = float(np.percentile(ours, p) - np.percentile(true, p))
+    for name, found in zip(("ttft", "gap"), against(read_truth(truth_path), told), strict=True):
+        assert found is not None
+        result |= {f"{name}_p50": found.p50_ms, f"{name}_p50_error": found.p50_error_ms}
+        result |= {f"{name}_p99": found.p99_ms, f"{name}_p99_error": found.p99_error_ms}
     return result
 
 

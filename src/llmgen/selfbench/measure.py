@@ -109,7 +109,7 @@ class Bench:
         """One ramp. A signal leaves what was measured of it."""
         end = self.section_end()
         if time.monotonic() >= self.end:
-            self.left_out.append(f"{protocol} {shape.name}")
+            self.left_out.append(f"{protocol} {shape.name}/s (no time left)")
             return
         truth = self.folder / "truth.log"
         taken: list[tuple[Step, Reported | None]] = []
@@ -120,7 +120,7 @@ class Bench:
                     taken.append((self.explained(step), told))
                     self.tell(protocol, shape, step)
         except LlmgenError as error:
-            self.left_out.append(f"{protocol} {shape.name} ({error})")
+            self.left_out.append(f"{protocol} {shape.name}/s ({error})")
         finally:
             if taken:
                 steps = with_errors(taken, read_truth(truth))
@@ -161,7 +161,7 @@ class Bench:
         self.section_end()
         what = f"memory of a stream over {protocol}"
         if time.monotonic() >= self.end:
-            self.left_out.append(what)
+            self.left_out.append(f"{what} (no time left)")
             return
         try:
             found = stream_memory(protocol, self.effort.streams[protocol], self.placement, self.folder)
@@ -185,7 +185,8 @@ class Bench:
         events, requests = (self.ramp("HTTP/1.1", shape) for shape in (EVENTS, REQUESTS))
         found = capacity(events, requests, TOKENS, self.placement.room)
         notes = [note for note in (shared_note(self.placement),) if note is not None]
-        notes += [f"left out: {what}" for what in self.left_out]
+        if self.left_out:
+            notes.append(f"not measured: {', '.join(self.left_out)}")
         environment = machine.environment()
         environment.pop("timer_loop")  # that of the selfbench before this one
         return SelfBench(

@@ -28,9 +28,9 @@ def render(found: SelfBench) -> str:
         if figure["data"]
     }
     titles = {
-        "error": "Error of the reported p99 against the server's log",
-        "lag": "Schedule lag against rate",
-        "cpu": "Processor of the client and of the server",
+        "error": "Reported p99 against the server's log, ms of difference",
+        "lag": "Schedule lag against rate, ms",
+        "cpu": "Processor of client and server, % of a core",
     }
     partial = "" if found.state == "complete" else note(f"partial: {', '.join(found.reasons)}")
     head = f"<header><h1>llmgen selfbench</h1>{partial}<p><strong>{text(found.sentence)}</strong></p>"
@@ -55,7 +55,7 @@ def error_figure(found: SelfBench) -> Figure:
                 (step.events_per_s, max(SMALLEST_MS, abs(one.p99_error_ms)), held(step)) for step, one in errors if one
             ]
             data += _line(f"{ramp.protocol} {name}", known, COLORS[ramp.protocol], dash)
-    return {"data": data, "layout": _layout("events/s", "|reported − logged| of p99, ms")}
+    return {"data": data, "layout": _layout("events/s")}
 
 
 def lag_figure(found: SelfBench) -> Figure:
@@ -69,7 +69,7 @@ def lag_figure(found: SelfBench) -> Figure:
     for name, dash in (("p50", "dot"), ("p99", "solid")):
         points = [(one.rate, max(1.0, one.p50_us if name == "p50" else one.p99_us) / 1000, True) for one in loops]
         data += _line(f"C loop {name}", points, LOOP_COLOR, dash)
-    return {"data": data, "layout": _layout("requests/s", "lag, ms")}
+    return {"data": data, "layout": _layout("requests/s")}
 
 
 def cpu_figure(found: SelfBench) -> Figure:
@@ -81,7 +81,7 @@ def cpu_figure(found: SelfBench) -> Figure:
                 for one in _sorted(ramp)
             ]
             data += _line(f"{ramp.protocol} {name}", shares, COLORS[ramp.protocol], dash)
-    layout = _layout("events/s", "% of a core")
+    layout = _layout("events/s")
     layout["yaxis"] |= {"type": "linear", "rangemode": "tozero"}
     return {"data": data, "layout": layout}
 
@@ -105,10 +105,10 @@ def _line(name: str, points: list[tuple[float, float, bool]], color: str, dash: 
     return [{"type": "scatter", "mode": "lines+markers", "name": name, "line": line, "marker": marker, **shown}]
 
 
-def _layout(x: str, y: str) -> dict[str, Any]:
+def _layout(x: str) -> dict[str, Any]:
     return {
         "xaxis": {"type": "log", "title": {"text": x}},
-        "yaxis": {"type": "log", "title": {"text": y}},
+        "yaxis": {"type": "log"},
         "height": 380,
         "legend": {"orientation": "h", "y": -0.22},
     }

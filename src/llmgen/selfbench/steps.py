@@ -59,7 +59,7 @@ PROTOCOLS: Final = {"HTTP/1.1": ("1.1", False), "HTTP/2": ("2", False), "TLS": (
 class Server:
     endpoint: Endpoint
     target: Target
-    client_core: int
+    placement: Placement
     tls: bool
 
 
@@ -77,7 +77,7 @@ def serving(shape: Shape, protocol: str, placement: Placement, folder: Path, tru
         write_cert=certificate,
     )
     with Endpoint(options) as endpoint:
-        yield Server(endpoint, Target(urls=(endpoint.url,), http=http, ca=certificate), placement.client_core, tls)
+        yield Server(endpoint, Target(urls=(endpoint.url,), http=http, ca=certificate), placement, tls)
 
 
 def take(server: Server, shape: Shape, rate: float, seconds: float, folder: Path) -> tuple[Step, Reported | None]:
@@ -95,13 +95,14 @@ def take(server: Server, shape: Shape, rate: float, seconds: float, folder: Path
     before = thread_seconds(server.endpoint.pid)
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         try:
-            with CoreWatch(server.client_core) as watch:
+            with CoreWatch(server.placement.client_core) as watch:
                 result = offer(config, Path(scratch) / "run")
         except LlmgenError as error:
             return failed_step(shape, rate, duration, str(error)), None
         share = busiest(before, thread_seconds(server.endpoint.pid)) / duration
         info = run_info(result)
-        others = others_share(watch.busy(info["start_ns"], info["end_ns"]), result, info)
+        busy = None if server.placement.shared else watch.busy(info["start_ns"], info["end_ns"])
+        others = others_share(busy, result, info)
         return step_of(result, info, shape, rate, duration, (share, others)), reported_of(result, info)
 
 

@@ -19,6 +19,8 @@ def render(found: SelfBench, *, width: int = 80, color: bool = False) -> str:
     line(console, "placement", where(found))
     line(console, "C timer loop", timer_text(found))
     line(console, "took", f"{found.took_s:.0f} s" + (", quick" if found.quick else ""))
+    for note in found.notes:
+        item(console, "!", plain(note), "yellow")
     for table in tables(found):
         heading(console, table.title, table.note)
         shown = columns(*table.head)
@@ -30,8 +32,4 @@ def render(found: SelfBench, *, width: int = 80, color: bool = False) -> str:
                 item(console, "*", "the verdict was suspect at every load", "yellow")
             for note in limit_notes(found):
                 item(console, "·", plain(note), "dim")
-    if found.notes:
-        console.print()
-        for note in found.notes:
-            item(console, "!", plain(note), "yellow")
     return finished()
