@@ -26,6 +26,7 @@ import platform
 import statistics
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -108,8 +109,8 @@ def logged(truth: Truth, from_s: float) -> Logged:
     )
 
 
-def figures(peer: Peer, told: Told, log: Logged, done: Finished) -> dict[str, float]:
-    found: dict[str, float] = {
+def figures(peer: Peer, told: Told, log: Logged, done: Finished) -> dict[str, Any]:
+    found: dict[str, Any] = {
         "cpu_us_load": done.cpu_between(log.start_ns, log.end_ns) / log.events * 1e6,
         "cpu_us_all": done.cpu_s / log.events * 1e6,
         "peak_mb": done.peak_mb,
@@ -117,6 +118,8 @@ def figures(peer: Peer, told: Told, log: Logged, done: Finished) -> dict[str, fl
         "begun": log.begun,
         "answered": log.answered,
     }
+    if told.verdict:
+        found["verdict"] = told.verdict
     if peer.open_loop:
         found |= {"rate": log.rate, "ks": log.ks}
     true_gap = log.mean_gap if told.gap_is_mean else log.gap
@@ -154,7 +157,8 @@ def summary(rounds: list[dict[str, Any]]) -> dict[str, Any]:
     good = [row for row in rounds if "error" not in row]
     if not good:
         return rounds[-1]
-    return {key: statistics.median(row[key] for row in good) for key in good[0] if all(key in row for row in good)}
+    keys = [key for key in good[0] if key != "verdict" and all(key in row for row in good)]
+    return {key: statistics.median(row[key] for row in good) for key in keys}
 
 
 NAME = 24
@@ -184,10 +188,13 @@ def table(results: dict[str, list[dict[str, Any]]], absent: list[str], titles: d
             lines.append(f"{titles[name]:{NAME}}  {row['error']}")
             continue
         lines.append(line(titles[name], cells(row, closed=not rate or not by_name[name].open_loop)))
+        said = Counter(one["verdict"].partition(";")[0] for one in rounds if "verdict" in one)
+        if said:
+            notes.append(f"{name} called its runs: {', '.join(f'{word} {n}' for word, n in said.items())}")
         failed = sum("error" in one for one in rounds)
         notes += [f"{name}: {failed} of {len(rounds)} rounds gave no figures"] if failed else []
     lines += [f"{name:{NAME}}  not installed" for name in absent]
-    return "\n".join([*lines, *notes])
+    return "\n".join([*lines, *([""] if notes else []), *notes])
 
 
 def cores(text: str) -> list[int]:

@@ -56,6 +56,7 @@ class Told:
     gap: Percentiles | None = None
     gap_is_mean: bool = False  # its gaps are means of a request; the truth is then taken in the same way
     from_s: float = 0  # it begins to measure so long after its first request
+    verdict: str = ""  # what it says about its own run
 
 
 @dataclass(frozen=True)

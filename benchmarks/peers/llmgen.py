@@ -27,9 +27,14 @@ def command(program: str, load: Load) -> list[str]:
 
 
 def read(load: Load, output: str) -> Told:
-    latency = json.loads(output)["latency"]
+    summary = json.loads(output)
+    latency, verdict = summary["latency"], summary["verdict"]
     ttft, gap = latency["ttft_ms"], latency["chunk_gap_ms"]
-    return Told(Percentiles(ttft["p50"], ttft["p99"]), Percentiles(gap["p50"], gap["p99"]))
+    return Told(
+        Percentiles(ttft["p50"], ttft["p99"]),
+        Percentiles(gap["p50"], gap["p99"]),
+        verdict="; ".join([verdict["status"], *verdict["reasons"]]),
+    )
 
 
 PEERS = [Peer("llmgen", True, lambda: sys.executable, lambda _: metadata.version("llmgen"), command, read)]
