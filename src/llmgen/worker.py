@@ -301,7 +301,7 @@ def main() -> int:
         return 1
     try:
         setup = msgspec.json.decode(line, type=Setup)
-        machine.raise_descriptor_limit()
+        machine.make_room_for_descriptors(machine.raise_descriptor_limit())
         machine.carry_niceness()  # the controller gave us a session of our own
         if setup.core is not None:
             os.sched_setaffinity(0, {setup.core})

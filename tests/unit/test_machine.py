@@ -61,3 +61,15 @@ def test_a_new_session_has_the_niceness_of_its_process() -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, start_new_session=True)
     own, group = done.stdout.split()
     assert own == group
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no procfs")
+def test_room_for_descriptors_is_made_at_once_and_none_is_kept() -> None:
+    program = (
+        "import os; from llmgen import machine; before = os.listdir('/proc/self/fd');"
+        "machine.make_room_for_descriptors(4000); assert os.listdir('/proc/self/fd') == before;"
+        "print(open('/proc/self/status').read().partition('FDSize:')[2].split()[0])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) >= 4000
