@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+import msgspec
 
 from llmgen.cli.options import use_color
+
+if TYPE_CHECKING:
+    from llmgen.series import Suite
 
 SEARCH = "search"  # the kind of such a suite
 
@@ -18,8 +23,6 @@ def is_suite_directory(path: Path) -> bool:
 
 def show_suite(directory: Path, *, as_json: bool, quiet: bool = False) -> None:
     """What the runs show, read again from them: cells and effects, or a conclusion; suite.json with `as_json`."""
-    import msgspec
-
     from llmgen.matrix import label_of
     from llmgen.report.suite import render_suite
     from llmgen.series import MATRIX, read_suite
@@ -42,11 +45,25 @@ def show_suite(directory: Path, *, as_json: bool, quiet: bool = False) -> None:
         click.echo(f"\n{directory}  (llmgen report {directory}/0001)")
 
 
-def show_series(directory: Path, *, as_json: bool, quiet: bool = False) -> None:
-    """The runs of a search or a test and what they show; suite.json with `as_json`."""
-    import msgspec
+def write_suite_page(directory: Path, output: Path | None) -> Path:
+    """The page of a search or a test; where it lies. ConfigError for other suites, which have none."""
+    from llmgen.errors import ConfigError
+    from llmgen.report import search_page, strategy_page
+    from llmgen.report.strategy import read_conclusion
 
-    from llmgen.report.series import render_runs
+    suite = read_series(directory)
+    if suite.conclusion is None or not (suite.kind == SEARCH or suite.kind.startswith("test-")):
+        raise ConfigError("--format html: of suites only a search or a test has a page; each run has a report.html")
+    if suite.kind == SEARCH:
+        done = suite.state == "complete"
+        return search_page.write_page(directory, suite.name, suite.conclusion, finished=done, path=output)
+    path = output or directory / "report.html"
+    strategy_page.write_page(path, suite.name, read_conclusion(suite.conclusion), msgspec.to_builtins(suite.runs))
+    return path
+
+
+def read_series(directory: Path) -> Suite:
+    """suite.json with the figures read again from its runs; of a soak that was killed, what it recorded."""
     from llmgen.series import read_suite, with_figures
 
     suite = with_figures(directory, read_suite(directory))
@@ -54,6 +71,14 @@ def show_series(directory: Path, *, as_json: bool, quiet: bool = False) -> None:
         from llmgen.strategies.soak import so_far
 
         suite.conclusion = msgspec.to_builtins(so_far(directory, suite))
+    return suite
+
+
+def show_series(directory: Path, *, as_json: bool, quiet: bool = False) -> None:
+    """The runs of a search or a test and what they show; suite.json with `as_json`."""
+    from llmgen.report.series import render_runs
+
+    suite = read_series(directory)
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(suite), indent=1))
     elif not quiet:
@@ -72,16 +97,5 @@ def show_series(directory: Path, *, as_json: bool, quiet: bool = False) -> None:
             title = f"{suite.kind} {suite.name}: {suite.outcome or suite.state}"
             text = render_runs(title, runs, width=width, color=use_color())
         click.echo(text, nl=False)
-        click.echo(f"\n{directory}  (llmgen report {directory}/0001)")
-
-
-def write_suite_page(directory: Path, output: Path | None) -> Path:
-    """The page of a search. ConfigError for other suites, which have none."""
-    from llmgen.errors import ConfigError
-    from llmgen.report.search_page import write_page
-    from llmgen.series import read_suite
-
-    suite = read_suite(directory)
-    if suite.kind != SEARCH or suite.conclusion is None:
-        raise ConfigError("--format html: of suites only a search has a page; each run of this one has a report.html")
-    return write_page(directory, suite.name, suite.conclusion, finished=suite.state == "complete", path=output)
+        page = directory / "report.html"
+        click.echo(f"\n{page if page.exists() else directory}")

@@ -11,7 +11,7 @@ import msgspec
 
 from llmgen.cli.options import SectionedCommand, SectionedOption, Value
 from llmgen.cli.run import given_keys, run_command
-from llmgen.cli.suite import show_suite
+from llmgen.cli.suite import show_suite, write_suite_page
 from llmgen.config import RunConfig, load_config, merge
 from llmgen.decoding import Marker, decode
 from llmgen.durations import format_duration
@@ -93,6 +93,7 @@ def _run(ctx: click.Context, /, config: Path | None, **given: Any) -> int:
     parameters = decode({key: given[key] for key in names if given[key] is not None}, module.Parameters)
     shown = {"progress": given["progress"], "quiet": given["quiet"]}
     settings = {**shown, "json_out": given["as_json"], "log_json": given["log_json"]}
+    module.check(merged, parameters)
     series = None
     try:
         with opened(merged, f"test-{name}", parameters=msgspec.to_builtins(parameters), **settings) as series:
@@ -101,4 +102,5 @@ def _run(ctx: click.Context, /, config: Path | None, **given: Any) -> int:
     finally:
         # also of a test that was interrupted, or whose target went away for good
         if series is not None and series.suite.conclusion is not None:
+            write_suite_page(series.directory, None)
             show_suite(series.directory, as_json=given["as_json"], quiet=given["quiet"])

@@ -17,7 +17,7 @@ from llmgen.metrics.measurements import Measurements
 from llmgen.metrics.recovery import failed, growth, outages, unending
 from llmgen.metrics.series import Bins
 
-IN_FLIGHT_BIN_S: Final = 0.5
+IN_FLIGHT_BINS: Final = 40  # of a step: its slope needs no more
 MOST_BINS: Final = 400
 HIGHER: Final = 1.05  # offered rates that differ by this are two; whether one is far above, the rule itself asks
 
@@ -40,10 +40,11 @@ def step_of(
     r = m.requests
     taken = r["status"] != Status.never_sent
     if stopped is not None:
-        end = max(start + 1, min(end, int(r["due"][taken].max(initial=start)) + 1))
+        end = max(m.start_ns + 1, min(end, int(r["due"][taken].max(initial=m.start_ns)) + 1))
+        start = min(start, m.start_ns + (end - m.start_ns) // 4)  # stopped before its window: what settled in is cut
     mask = (r["due"] >= start) & (r["due"] < end) & taken
     seconds, count = (end - start) / 1e9, int(np.count_nonzero(mask))
-    flying = _in_flight(m, start, end)
+    flying, width = _in_flight(m, start, end)
     offered = count / seconds
     bad = failed(r["status"]) & mask
     names, counts = np.unique(r["status"][bad], return_counts=True)
@@ -61,17 +62,19 @@ def step_of(
         e2e_p50_ms=_quantile(m, "e2e_from_due", mask, 0.5),
         attainment=float(np.count_nonzero(goal.good(m) & mask) / count) if count else None,
         error_rate=float(np.count_nonzero(bad) / count) if count else None,
-        in_flight=float(flying.mean()) if len(flying) else None,
-        growth_per_s=growth(flying, IN_FLIGHT_BIN_S),
-        unsettled=unending(flying, IN_FLIGHT_BIN_S, offered),
+        in_flight=float(flying.mean()),
+        growth_per_s=growth(flying, width),
+        unsettled=unending(flying, width, offered),
         errors={Status(int(name)).name: int(n) for name, n in zip(names, counts, strict=True)},
         verdict=verdict,
         stopped=stopped,
     )
 
 
-def _in_flight(m: Measurements, start: int, end: int) -> np.ndarray:
-    return series.in_flight(m, Bins(start, IN_FLIGHT_BIN_S, max(1, int((end - start) / 1e9 / IN_FLIGHT_BIN_S))))
+def _in_flight(m: Measurements, start: int, end: int) -> tuple[np.ndarray, float]:
+    """In flight in IN_FLIGHT_BINS bins, and their width in s."""
+    width = (end - start) / 1e9 / IN_FLIGHT_BINS
+    return series.in_flight(m, Bins(start, width, IN_FLIGHT_BINS)).astype(np.float64), width
 
 
 def _quantile(m: Measurements, metric: str, mask: np.ndarray, share: float) -> float | None:

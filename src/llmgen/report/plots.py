@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import html
 import math
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -19,6 +20,7 @@ from llmgen.report.escaping import plain
 from llmgen.report.palette import PALETTE
 
 Figure = dict[str, Any]
+Panel = tuple[str, list[dict[str, Any]], bool]
 
 DENSITY_BINS: Final = 80
 MAX_CURVES: Final = 7  # classes beyond are left out of the distributions, which say so
@@ -60,16 +62,21 @@ def over_time(m: Measurements, bins: Bins) -> Figure:
         )
         if panel is not None
     ]
+    return stacked(panels, "seconds since the start", _window_shapes(m) + server_plots.shapes(m))
+
+
+def stacked(panels: Sequence[Panel], x_title: str, shapes: list[dict[str, Any]]) -> Figure:
+    """Panels (title, traces, whether the axis is logarithmic) above each other with one x axis."""
     data: list[dict[str, Any]] = []
     layout: dict[str, Any] = {
         "xaxis": {
-            "title": {"text": "seconds since the start"},
+            "title": {"text": x_title},
             "anchor": f"y{len(panels)}" if len(panels) > 1 else "y",
         },
         "height": 160 * len(panels) + 60,
         "hovermode": "x unified",
         "showlegend": False,
-        "shapes": _window_shapes(m) + server_plots.shapes(m),
+        "shapes": shapes,
         "annotations": [],
     }
     share = 1 / len(panels)
@@ -98,7 +105,7 @@ def over_time(m: Measurements, bins: Bins) -> Figure:
     return {"data": data, "layout": layout}
 
 
-def _load_panel(m: Measurements, bins: Bins) -> tuple[str, list[dict[str, Any]], bool]:
+def _load_panel(m: Measurements, bins: Bins) -> Panel:
     offered, sent = series.offered_and_sent(m, bins)
     return (
         "requests/s: offered (grey), sent",
@@ -107,9 +114,7 @@ def _load_panel(m: Measurements, bins: Bins) -> tuple[str, list[dict[str, Any]],
     )
 
 
-def _percentile_panel(
-    m: Measurements, bins: Bins, metric: str, title: str
-) -> tuple[str, list[dict[str, Any]], bool] | None:
+def _percentile_panel(m: Measurements, bins: Bins, metric: str, title: str) -> Panel | None:
     found = series.percentiles_over_time(m, bins, metric)
     if np.isnan(found).all():
         return None
@@ -119,7 +124,7 @@ def _percentile_panel(
     return f"{title}: p50, p95, p99", traces, bool(low > 0 and high / low > 50)
 
 
-def _error_panel(m: Measurements, bins: Bins) -> tuple[str, list[dict[str, Any]], bool] | None:
+def _error_panel(m: Measurements, bins: Bins) -> Panel | None:
     errors = series.errors_over_time(m, bins)
     if not errors:
         return None

@@ -1,7 +1,8 @@
 """Test strategies: each a documented schedule with stop rules and a verdict, over a series of runs.
 
 A strategy is a module of its own: its docstring is what `llmgen test NAME --help` says; `Parameters` and `HELP` are its
-flags; `run(config, series, parameters)` is an ordinary function to a Conclusion.
+flags; `check(config, parameters)` raises ConfigError before a directory is made; `run(config, series, parameters)` is
+an ordinary function to a Conclusion.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ class Strategy(Protocol):
 
     __doc__: str
     HELP: dict[str, str]
+    check: Callable[[RunConfig, Any], object]
     Parameters: type[msgspec.Struct]
     run: Callable[[RunConfig, Series, Any], Conclusion]
 

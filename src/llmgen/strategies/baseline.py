@@ -20,7 +20,7 @@ from typing import Annotated, Final
 import msgspec
 
 from llmgen.config import RunConfig
-from llmgen.decoding import Seconds
+from llmgen.decoding import Seconds, wrong
 from llmgen.metrics.conclusion import Answer, Conclusion, Step
 from llmgen.metrics.slo import parse
 from llmgen.series import Series
@@ -45,8 +45,17 @@ HELP: Final = {
 }
 
 
+def check(config: RunConfig, parameters: Parameters) -> float:
+    """The rate that is offered. ConfigError."""
+    if not 0 < parameters.share <= 1:
+        raise wrong("--share", parameters.share, "is a share of the expected rate: above 0, at most 1")
+    if parameters.each < 1:
+        raise wrong("--each", parameters.each, "must be at least 1")
+    return expected_rate(config) * parameters.share
+
+
 def run(config: RunConfig, series: Series, parameters: Parameters) -> Conclusion:
-    rate = expected_rate(config) * parameters.share
+    rate = check(config, parameters)
     # the settling part of a step is not counted
     seconds = min(parameters.most, parameters.each / rate / 0.75)
     test = Test("baseline", "what does the server do when it is not loaded?", config, series, parameters.target)

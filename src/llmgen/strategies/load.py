@@ -50,10 +50,15 @@ HELP: Final = {
 }
 
 
-def run(config: RunConfig, series: Series, parameters: Parameters) -> Conclusion:
+def check(config: RunConfig, parameters: Parameters) -> float:
+    """The expected rate. ConfigError."""
     if parameters.steps < 1:
         raise wrong("--steps", parameters.steps, "must be at least 1")
-    expected = expected_rate(config)
+    return expected_rate(config)
+
+
+def run(config: RunConfig, series: Series, parameters: Parameters) -> Conclusion:
+    expected = check(config, parameters)
     test = Test("load", "does the server keep its objectives at the expected load?", config, series, parameters.target)
     stopped: list[str] = []
 

@@ -80,12 +80,17 @@ class Spike(msgspec.Struct, frozen=True, kw_only=True):
     rises: list[Rise]
 
 
-def run(config: RunConfig, series: Series, parameters: Parameters) -> Conclusion:
+def check(config: RunConfig, parameters: Parameters) -> float:
+    """The expected rate. ConfigError."""
     if not parameters.factor > 1:
         raise wrong("--factor", parameters.factor, "must be above 1")
     if parameters.spikes < 1:
         raise wrong("--spikes", parameters.spikes, "must be at least 1")
-    rate = expected_rate(config)
+    return expected_rate(config)
+
+
+def run(config: RunConfig, series: Series, parameters: Parameters) -> Conclusion:
+    rate = check(config, parameters)
     test = Test("spike", "how does the server take sudden load?", config, series, parameters.target)
     stages, edges = schedule(rate, parameters)
     label = f"{told(rate)} with spikes of {told(parameters.factor * rate)}"

@@ -47,6 +47,7 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True):
     most: int = 12
     hold: Annotated[float, Seconds] = 15.0
     over: float = 1.5
+    before: Annotated[float, Seconds] = 10.0
     watch: Annotated[float, Seconds] = 60.0
     stop_errors: float = 0.1
     stop_attainment: float = 0.5
@@ -58,6 +59,7 @@ HELP: Final = {
     "most": "Runs of the climb at most.",
     "hold": "Length of a run of the climb, and of the overload.",
     "over": "The overload is so many times the peak.",
+    "before": "How long the first rate is offered before the overload.",
     "watch": "How long the server is watched after the overload.",
     "stop_errors": "The climb stops when this share of requests fails, for 5 s or over a run.",
     "stop_attainment": "The climb stops when fewer requests than this share are good.",
@@ -78,9 +80,17 @@ class Back(msgspec.Struct, frozen=True, kw_only=True):
     recovered_s: float | None  # since down_s
 
 
-def run(config: RunConfig, series: Series, parameters: Parameters) -> Conclusion:
+def check(config: RunConfig, parameters: Parameters) -> float:
+    """The expected rate. ConfigError."""
     if not parameters.factor > 1:
         raise wrong("--factor", parameters.factor, "must be above 1: the climb goes up")
+    if parameters.most < 1:
+        raise wrong("--most", parameters.most, "must be at least 1")
+    return expected_rate(config)
+
+
+def run(config: RunConfig, series: Series, parameters: Parameters) -> Conclusion:
+    check(config, parameters)
     test = Test("stress", "what happens beyond the peak?", config, series, parameters.target)
     climb: list[Step] = []
     why: list[str] = []
@@ -101,8 +111,10 @@ def run(config: RunConfig, series: Series, parameters: Parameters) -> Conclusion
 
     test.summing = summing
     why.append(_climb(test, config, parameters, climb))
+    if not any(one.succeeded_per_s for one in climb):
+        return test.finish(summing())  # there is no rate to come back to
     back_rate, over_rate = rates(climb, test.goal, parameters.over)
-    before = max(10.0, parameters.hold / 2)
+    before = parameters.before
     down = before + parameters.hold
     end = down + parameters.watch
     stages = [(back_rate, before), (over_rate, parameters.hold), (back_rate, parameters.watch)]
