@@ -31,12 +31,12 @@ import msgspec
 from llmgen import rundir
 from llmgen.abort import STOPPED
 from llmgen.config import RunConfig, redact
-from llmgen.errors import ConfigError, LlmgenError, RecordError, TargetError
+from llmgen.errors import ConfigError, LlmgenError, RecordError, TargetError, WorkerError
 from llmgen.logs import log, set_up_log
 from llmgen.metrics.factors import Effect, Streamed, figures
 from llmgen.metrics.figures import Summary
 from llmgen.metrics.summary import read_summary
-from llmgen.records import Run, open_run
+from llmgen.records import Run, open_run, read_info
 from llmgen.run import run
 from llmgen.validation import complete, validate
 
@@ -233,8 +233,9 @@ def _place(one: SuiteRun) -> str:
 
 def _rule_that_stopped(result: Result) -> str | None:
     """The stop rule that ended a run, if that was all that ended it early."""
-    reasons = result.summary.verdict.reasons
-    if result.summary.verdict.status != "incomplete" or len(reasons) != 1 or result.exit_code == INTERRUPTED:
+    # why it ended early; the verdict has others, too
+    reasons = [str(reason) for reason in read_info(result.directory).get("reasons") or []]
+    if len(reasons) != 1 or result.exit_code == INTERRUPTED:
         return None
     return reasons[0].removeprefix(STOPPED) if reasons[0].startswith(STOPPED) else None
 
@@ -288,8 +289,14 @@ class Series:
         del self.suite.runs[self._turn - 1 :]
         one = SuiteRun(number=self._turn, seed=config.seed, label=label, rate=rate, fingerprint=mark)
         self.suite.runs.append(one)
-        for _ in range(tries):
-            result = self._patiently(one, config)
+        for chance in range(tries):
+            try:
+                result = self._patiently(one, config)
+            except WorkerError as error:
+                if chance == tries - 1:
+                    raise
+                log.warning("run %d is tried again: %s", one.number, error)
+                continue
             assert one.directory is not None
             taken = Taken(one, self.directory / one.directory, result.summary, result.exit_code)
             if result.exit_code == INTERRUPTED:

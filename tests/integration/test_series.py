@@ -12,7 +12,7 @@ import pytest
 
 from llmgen import series as module
 from llmgen.config import RunConfig, merge
-from llmgen.errors import ConfigError, TargetError, WorkerError
+from llmgen.errors import ConfigError, DiskError, TargetError
 from llmgen.series import Interrupted, Series, opened, read_suite
 from running import configuration, run_command
 
@@ -72,11 +72,11 @@ def test_what_is_complete_is_not_run_again(config: RunConfig, monkeypatch: pytes
         calls.append(settings["directory"].name)
         if len(calls) == 3:
             settings["directory"].mkdir()  # what it began stays
-            raise WorkerError("no worker could start")
+            raise DiskError("the disk is full")
         return real(config, **settings)
 
     monkeypatch.setattr(module, "run", counted)
-    with pytest.raises(WorkerError):
+    with pytest.raises(DiskError):
         run(config)
     (broken,) = [path for path in Path(config.out).iterdir() if not path.is_symlink()]
     assert run(config, parameters={"most": 3}) != broken, "asked otherwise it is another series"
@@ -104,6 +104,8 @@ def test_a_function_that_decides_otherwise_drops_what_follows(config: RunConfig)
 
 
 def incomplete(result: Any, reason: str, code: int) -> Any:
+    path = result.directory / "run.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"state": "incomplete", "reasons": [reason]}))
     verdict = msgspec.structs.replace(result.summary.verdict, status="incomplete", reasons=(reason,))
     result.summary = msgspec.structs.replace(result.summary, verdict=verdict)
     result.exit_code = code

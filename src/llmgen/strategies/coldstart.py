@@ -79,12 +79,17 @@ class Effects(msgspec.Struct, frozen=True, kw_only=True):
     cached_share: dict[str, float | None]
 
 
-def run(config: RunConfig, series: Series, parameters: Parameters) -> Conclusion:
+def check(config: RunConfig, parameters: Parameters) -> None:
+    """ConfigError for what cannot be measured."""
     for name, least in (("first", 1), ("warm", FEWEST), ("rounds", 1)):
         if getattr(parameters, name) < least:
             raise wrong(f"--{name}", getattr(parameters, name), f"must be at least {least}")
     if config.load.trace is not None:
         raise ConfigError("load.trace: a cold start is measured one request at a time; leave the trace out")
+
+
+def run(config: RunConfig, series: Series, parameters: Parameters) -> Conclusion:
+    check(config, parameters)
     start = _Start(config, series, parameters)
     for number in range(1, parameters.rounds + 1):
         if start.round(number):

@@ -73,10 +73,15 @@ class Restart(msgspec.Struct, frozen=True, kw_only=True):
     seen: str
 
 
-def run(config: RunConfig, series: Series, parameters: Parameters) -> Conclusion:
+def check(config: RunConfig, parameters: Parameters) -> float:
+    """The rate of the soak. ConfigError."""
     if parameters.length <= 0:
         raise wrong("--length", parameters.length, "must be above 0")
-    rate = expected_rate(config)
+    return expected_rate(config)
+
+
+def run(config: RunConfig, series: Series, parameters: Parameters) -> Conclusion:
+    rate = check(config, parameters)
     settle = parameters.settle
     if settle is None:
         settle = min(SETTLE_SHARE * parameters.length, SETTLE_S)

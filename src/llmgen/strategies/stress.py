@@ -8,8 +8,9 @@ Schedule
   then at --over times the peak (or the highest rate of the climb, if that is
   more), then back at the first rate.
 Stops
-  the climb: too many errors (also in the middle of a run), too few good
-  requests, or in flight that grows without an end. The overload: its length.
+  the climb: too many errors (also in the middle of a run; --abort-on takes the
+  place of that rule), too few good requests, or in flight that grows without an
+  end. The overload: its length.
 Answers
   the peak; which errors came first; whether throughput under overload holds
   (graceful) or falls (collapse); recovery: from the end of the overload to the
@@ -119,7 +120,9 @@ def run(config: RunConfig, series: Series, parameters: Parameters) -> Conclusion
     end = down + parameters.watch
     stages = [(back_rate, before), (over_rate, parameters.hold), (back_rate, parameters.watch)]
     label = f"{told(over_rate)} and back to {told(back_rate)}"
-    taken, m = test.run(label, in_stages(config, stages, len(climb)), over_rate)
+    whole = in_stages(config, stages, len(climb))
+    whole = msgspec.structs.replace(whole, client=msgspec.structs.replace(whole.client, abort_on=None))
+    taken, m = test.run(label, whole, over_rate)
     overload = test.measured(m, f"overload {told(over_rate)}", taken, (before, down))
     after = test.measured(m, f"back at {told(back_rate)}", taken, (down, end))
     recovered = recovery_of(m, test.goal, down, end)
