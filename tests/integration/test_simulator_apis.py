@@ -1,4 +1,4 @@
-"""The embedded endpoint speaks responses, messages and Ollama: as their references have it, and as llmgen reads it."""
+"""The embedded endpoint speaks the other APIs as their references have them, and as llmgen reads them."""
 
 from __future__ import annotations
 
@@ -123,6 +123,22 @@ def test_whole_answers(endpoint: Endpoint) -> None:
     assert (ollama["done"], ollama["eval_count"]) == (True, 4)
 
 
+def test_embeddings(endpoint: Endpoint) -> None:
+    request = {"input": ["one two", "three"], "model": "m", "dimensions": 5, "stream": True}
+    status, kind, body = post(endpoint, "/v1/embeddings", request)
+    assert (status, kind) == (200, "application/json")
+    told = json.loads(body)
+    assert (told["object"], told["model"], told["usage"]) == ("list", "m", {"prompt_tokens": 3, "total_tokens": 3})
+    assert [(one["object"], one["index"], len(one["embedding"])) for one in told["data"]] == [
+        ("embedding", 0, 5),
+        ("embedding", 1, 5),
+    ]
+    assert all(0.1 <= abs(number) < 1 for one in told["data"] for number in one["embedding"])
+    assert post(endpoint, "/v1/embeddings", {"input": "x", "dimensions": 4096})[0] == 200
+    status, _, body = post(endpoint, "/v1/embeddings", {"input": []})
+    assert (status, json.loads(body)["error"]["type"]) == (400, "invalid_request_error")
+
+
 def test_refusals_in_the_apis_own_forms(endpoint: Endpoint) -> None:
     for api, path in PATHS.items():
         status, _, body = post(endpoint, path, {})
@@ -162,6 +178,34 @@ def test_a_run_of_whole_answers(tmp_path: Path, endpoint: Endpoint, api: str) ->
     rows = run(endpoint.url, tmp_path, api, **{"workload.stream": False}).requests
     assert statuses(rows) == {"ok": 8}
     assert set(rows["input_tokens"].tolist()) == set(rows["output_tokens"].tolist()) == {8}
+
+
+@pytest.mark.parametrize("http", ["1.1", "2"])
+@pytest.mark.parametrize("engine", [None, "tiny"])
+def test_a_run_of_embeddings(tmp_path: Path, http: str, engine: str | None) -> None:
+    with Endpoint(Options(ttft="20ms", engine=engine)) as endpoint:
+        result = run(endpoint.url, tmp_path, "embeddings", **{"target.http": http})
+    rows = result.requests
+    assert statuses(rows) == {"ok": 8}
+    assert set(rows["input_tokens"].tolist()) == {8}
+    assert result.summary.tokens.input == 64
+    assert result.summary.latency.e2e_ms.p50 > (1 if engine else 20)
+
+
+@pytest.mark.parametrize(
+    ("fault", "status"),
+    [
+        ("empty", Status.empty),
+        ("error-event", Status.http_5xx),
+        ("malformed", Status.malformed_stream),
+        ("429", Status.rate_limited),
+        ("no-usage", Status.ok),
+    ],
+)
+def test_faults_of_embeddings(tmp_path: Path, fault: str, status: Status) -> None:
+    with Endpoint(Options(ttft="2ms", fault=(f"{fault}:1",))) as endpoint:
+        rows = run(endpoint.url, tmp_path, "embeddings", **{"load.requests": 4}).requests
+    assert set(rows["status"].tolist()) == {status}
 
 
 @pytest.mark.parametrize("api", ["responses", "messages", "ollama"])

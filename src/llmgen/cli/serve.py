@@ -51,6 +51,8 @@ It serves until Ctrl-C.""",
 @click.option("--slots", metavar="N", default=0, help="Answers that run at once; others wait.  [default: any number]")
 @click.option("--engine", metavar="PRESET", help="A model of a continuous-batching engine has the times, instead of "
               "--ttft, --itl and --tokens-per-event, and /metrics and /dcgm/metrics. See below.")  # fmt: skip
+@click.option("--prefix-blocks", metavar="N", default=0, help="Count what blocks of N words prompts share with "
+              "earlier ones, as a prefix cache without a limit would; told in usage and /metrics.")  # fmt: skip
 @click.option("--fault", metavar="NAME:P", multiple=True, help="What goes wrong, and how often. Repeatable; see below.")
 @click.option("--seed", metavar="N", default=1, show_default=True, help="Same seed, same times and faults.")
 @click.option("--cores", metavar="LIST", help="Cores to run on, like 0 or 2-3; one sending thread each.")
@@ -66,8 +68,8 @@ It serves until Ctrl-C.""",
 def serve_command(**flags: Any) -> int:
     """An LLM endpoint that never computes, but whose times are known.
 
-    OpenAI's chat, completions, responses and models, Anthropic's messages, Ollama's chat. It counts the words of a
-    prompt as its tokens and emits one word a token. Prints one line with its URL once it listens.
+    OpenAI's chat, completions, responses, embeddings and models, Anthropic's messages, Ollama's chat. It counts the
+    words of a prompt as its tokens and emits one word a token. Prints one line with its URL once it listens.
     """
     from llmgen.simulator import Options, serve
 

@@ -4,13 +4,15 @@
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, strlen
 
-from llmgen.simulator.server cimport FRAMED_CHUNKS, Model, Server, Stream
+from llmgen.simulator.server cimport API_EMBEDDINGS, FRAMED_CHUNKS, Model, Server, Stream
 
 
 cdef enum:
     EVENT_BYTES = 1024           # of an event besides its words: id, model (256 bytes), usage, framing
     WORD_BYTES = 16              # of one token with its blank
     HEAD_BYTES = 1024            # of an answer's head
+    NUMBER_BYTES = 8             # of a number of a vector with its comma
+    VECTOR_BYTES = 64            # of a vector besides its numbers
     CHUNK_ROOM = 6               # "0123" CRLF
 
 
@@ -21,6 +23,13 @@ cdef inline uint8_t* put(uint8_t* to, const void* data, size_t size) noexcept no
 
 cdef inline uint8_t* put_text(uint8_t* to, const char* text) noexcept nogil:
     return put(to, text, strlen(text))
+
+
+cdef inline size_t answer_room(const Stream* s) noexcept nogil:
+    """What a whole answer takes at most."""
+    if s.api == API_EMBEDDINGS:
+        return EVENT_BYTES + <size_t>s.items * (VECTOR_BYTES + <size_t>s.dimensions * NUMBER_BYTES)
+    return EVENT_BYTES + <size_t>s.tokens * WORD_BYTES
 
 
 # Chunks: room is left in front of the payload and filled when its size is known.

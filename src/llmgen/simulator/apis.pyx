@@ -1,10 +1,10 @@
-"""The bytes of OpenAI's responses, Anthropic's messages and Ollama's chat, after their API references.
+"""The bytes of OpenAI's responses and embeddings, Anthropic's messages and Ollama's chat, after their API references.
 
 A stream of responses or messages is typed events; Ollama's is lines. Texts that a real server repeats at the end
 (`response.output_text.done`, the output of `response.completed`) are left out: the answer would be kept for them.
 """
 
-from libc.stdint cimport uint8_t, uint32_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from llmgen.simulator.answer cimport (
     frame_close,
@@ -23,12 +23,16 @@ from llmgen.simulator.answer cimport (
     put_usage_event,
     put_words,
 )
+from llmgen.simulator.seeded cimport draw
 from llmgen.simulator.server cimport (
     API_CHAT,
+    API_EMBEDDINGS,
     API_MESSAGES,
     API_OLLAMA,
     API_RESPONSES,
+    DRAW_WORDS,
     FAULT_CONTENT_TYPE,
+    FAULT_EMPTY,
     FAULT_NO_USAGE,
     Stream,
 )
@@ -148,9 +152,11 @@ cdef uint8_t* put_failure(uint8_t* to, const Stream* s) noexcept nogil:
 
 
 cdef uint8_t* put_answer(uint8_t* to, const Stream* s) noexcept nogil:
-    """A whole answer's JSON, unframed; needs EVENT_BYTES + tokens * WORD_BYTES."""
+    """A whole answer's JSON, unframed; needs answer_room."""
     if s.api <= API_CHAT:
         return put_document(to, s)
+    if s.api == API_EMBEDDINGS:
+        return put_embeddings(to, s)
     if s.api == API_RESPONSES:
         to = put(to, b"{", 1)
         to = put_response_members(to, s, b"completed" if s.stopped else b"incomplete")
@@ -341,6 +347,32 @@ cdef uint8_t* close_message(uint8_t* to, const Stream* s) noexcept nogil:
     to = put_type(to, b"message_stop")
     to = put(to, b"}", 1)
     return frame_close(start, put_end(to, s), s)
+
+
+cdef uint8_t* put_embeddings(uint8_t* to, const Stream* s) noexcept nogil:
+    """A vector of numbers below 1 for each text; none if the answer is to be empty."""
+    cdef uint32_t item, i, items = 0 if s.fault == FAULT_EMPTY else s.items
+    cdef uint64_t drawn
+    to = put_text(to, b"{\"object\":\"list\",\"data\":[")
+    for item in range(items):
+        to = put_text(to, b",{\"object\":\"embedding\",\"index\":" if item else b"{\"object\":\"embedding\",\"index\":")
+        to = put_number(to, item)
+        to = put_text(to, b",\"embedding\":[")
+        for i in range(s.dimensions):
+            drawn = draw(s.key, DRAW_WORDS + <uint64_t>item * s.dimensions + i)
+            to = put_text(put(to, b",", i > 0), b"-0." if drawn & 1 else b"0.")
+            to = put_number(to, 1000 + <int64_t>((drawn >> 1) % 9000))
+        to = put(to, b"]}", 2)
+    to = put_text(to, b"],\"model\":\"")
+    to = put(to, s.model.name, s.model.name_size)
+    to = put(to, b"\"", 1)
+    if s.fault != FAULT_NO_USAGE:
+        to = put_text(to, b",\"usage\":{\"prompt_tokens\":")
+        to = put_number(to, s.input_tokens)
+        to = put_text(to, b",\"total_tokens\":")
+        to = put_number(to, s.input_tokens)
+        to = put(to, b"}", 1)
+    return put(to, b"}\n", 2)
 
 
 cdef uint8_t* put_line(uint8_t* to, const Stream* s) noexcept nogil:

@@ -9,7 +9,7 @@ from libc.stdlib cimport free
 from libc.string cimport memcmp, memset
 
 from llmgen.simulator.prefix cimport Prefix, prefix_word, word_hash
-from llmgen.simulator.server cimport API_CHAT, API_COMPLETIONS, API_OLLAMA, API_RESPONSES
+from llmgen.simulator.server cimport API_CHAT, API_COMPLETIONS, API_EMBEDDINGS, API_OLLAMA, API_RESPONSES
 from llmgen.wire.span cimport Span, span
 
 cdef enum:
@@ -389,6 +389,34 @@ cdef int prompt(Walk* w, uint32_t* words) noexcept nogil:
     return ASK_NO_PROMPT if value(w) else ASK_NOT_JSON
 
 
+cdef int texts(Walk* w, Asked* asked) noexcept nogil:
+    """What is to be embedded: a text or its token ids, or an array of either."""
+    cdef bint ids
+    cdef int more, result
+    asked.items = 1
+    if look(w) != c'[':
+        return prompt(w, &asked.input_tokens)
+    more = enter(w)
+    ids = look(w) != c'"' and look(w) != c'['
+    asked.items = more == 1 and ids
+    while more > 0:
+        asked.items += not ids
+        result = prompt(w, &asked.input_tokens)
+        if result != ASK_OK:
+            return result
+        more = another(w, False)
+    if more < 0:
+        return ASK_NOT_JSON
+    if asked.items > MAX_ITEMS:
+        return ASK_TOO_MANY
+    return ASK_OK if asked.items > 0 else ASK_NO_PROMPT
+
+
+cdef int dimensions(Walk* w, Asked* asked) noexcept nogil:
+    cdef int result = count(w, 1, &asked.dimensions)
+    return ASK_TOO_MANY if result == ASK_OK and asked.dimensions > MAX_DIMENSIONS else result
+
+
 cdef int stream_options(Walk* w, Asked* asked) noexcept nogil:
     cdef Span key
     cdef int more, result
@@ -441,7 +469,7 @@ cdef int prompt_member(Walk* w, const Span* key, uint32_t api, Asked* asked, bin
     if api == API_COMPLETIONS:
         if not named(key, b"prompt", 6):
             return NOT_PROMPT
-    elif api == API_RESPONSES:
+    elif api == API_RESPONSES or api == API_EMBEDDINGS:
         if not named(key, b"input", 5):
             return NOT_PROMPT
     elif not named(key, b"messages", 8):
@@ -450,6 +478,8 @@ cdef int prompt_member(Walk* w, const Span* key, uint32_t api, Asked* asked, bin
     prompted[0] = True
     if api == API_COMPLETIONS:
         return prompt(w, &asked.input_tokens)
+    if api == API_EMBEDDINGS:
+        return texts(w, asked)
     if api == API_RESPONSES and look(w) == c'"':
         return ASK_OK if prose(w, &asked.input_tokens) else ASK_NOT_JSON
     return messages(w, &asked.input_tokens)
@@ -465,7 +495,10 @@ cdef int top_member(Walk* w, const Span* key, uint32_t api, Asked* asked, bint* 
         return ollama_options(w, asked)
     if api == API_RESPONSES and named(key, b"max_output_tokens", 17):
         return count(w, 1, &asked.max_tokens)
-    if named(key, b"stream", 6):
+    if api == API_EMBEDDINGS:
+        if named(key, b"dimensions", 10):
+            return dimensions(w, asked)
+    elif named(key, b"stream", 6):
         return flag(w, &asked.stream)
     if named(key, b"max_tokens", 10) or named(key, b"max_completion_tokens", 21):
         return count(w, 1, &asked.max_tokens)
@@ -487,7 +520,7 @@ cdef int ask_read(const uint8_t* data, size_t size, uint32_t api, Asked* asked, 
     cdef bint prompted = False
     cdef int more, result
     memset(asked, 0, sizeof(Asked))
-    asked.max_tokens = -1
+    asked.max_tokens = asked.dimensions = -1
     asked.stream = api == API_OLLAMA             # its answers are streamed unless the request says otherwise
     w.at = data
     w.end = data + size
@@ -522,6 +555,8 @@ def read(bytes data, uint32_t api=API_CHAT):
         "include_usage": bool(asked.include_usage),
         "continuous_usage": bool(asked.continuous_usage),
         "ignore_eos": bool(asked.ignore_eos),
+        "items": asked.items,
+        "dimensions": asked.dimensions,
         "model": asked.model.data[:asked.model.size] if asked.model.size else b"",
     }
 

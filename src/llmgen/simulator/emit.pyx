@@ -14,7 +14,7 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
 from llmgen.clock cimport monotonic_ns
-from llmgen.simulator.answer cimport EVENT_BYTES, HEAD_BYTES, WORD_BYTES, put_head, put_last_chunk, put_stream_head
+from llmgen.simulator.answer cimport HEAD_BYTES, answer_room, put_head, put_last_chunk, put_stream_head
 from llmgen.simulator.apis cimport (
     opening_events,
     put_answer,
@@ -240,7 +240,7 @@ cdef uint8_t* document(Server* v, Stream* s, uint8_t** buffer, size_t* size) noe
     cdef uint8_t* body
     cdef size_t length, ahead
     cdef int status = 500 if s.fault == FAULT_ERROR_EVENT else 200
-    buffer[0] = <uint8_t*>malloc(HEAD_BYTES + EVENT_BYTES + <size_t>s.tokens * WORD_BYTES)
+    buffer[0] = <uint8_t*>malloc(HEAD_BYTES + answer_room(s))
     if buffer[0] == NULL:
         return NULL
     body = buffer[0] + HEAD_BYTES

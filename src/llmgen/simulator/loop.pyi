@@ -31,6 +31,7 @@ class Loop:
         lowered_limit: int,
         window: int,
         slots: int,
+        prefix_blocks: int,
         models: list[bytes],
         any_model: bool,
         http1: bool,

@@ -20,6 +20,7 @@ from llmgen.simulator.emit cimport EMIT_AGAIN, EMIT_ERRAND, EMIT_OVER, Emitted, 
 from llmgen.simulator.engine cimport Mark, Seq, engine_advance, engine_next, engine_start
 from llmgen.simulator.http2 cimport http2_end, http2_flush_all
 from llmgen.simulator.intake cimport kept_read, read_ready, settings_due, settle, write_ready
+from llmgen.simulator.kvcache cimport kv_open
 from llmgen.simulator.model cimport Model
 from llmgen.simulator.route cimport route
 from llmgen.simulator.seeded cimport draw, mixed
@@ -387,8 +388,8 @@ cdef class Loop:
 
     def __cinit__(self, *, int listener, int inlet, list outlets, int64_t step_start_ns, ttft, itl, output, per_event, int64_t step_ns, uint64_t seed, list rules,
                   uint64_t refuse_below, uint64_t mute_below, int64_t close_idle_ns, int64_t slow_settings_ns,
-                  uint32_t stream_limit, uint32_t lowered_limit, uint32_t window, uint32_t slots, list models,
-                  bint any_model, bint http1, bint http2, Endpoint tls, Model engine, pages, int refusal, int truth_fd, uint32_t number_base):
+                  uint32_t stream_limit, uint32_t lowered_limit, uint32_t window, uint32_t slots, uint32_t prefix_blocks,
+                  list models, bint any_model, bint http1, bint http2, Endpoint tls, Model engine, pages, int refusal, int truth_fd, uint32_t number_base):
         cdef Server* v = server_new(
             listener, epoll_create1(EPOLL_CLOEXEC), timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC),
             eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
@@ -408,6 +409,9 @@ cdef class Loop:
         v.step_start = step_start_ns
         v.step_ns, v.seed, v.refuse_below, v.close_idle_ns = step_ns, seed, refuse_below, close_idle_ns
         v.slots, v.number_base = slots, number_base
+        if prefix_blocks > 0 and not kv_open(&v.reuse.seen, 0):
+            raise MemoryError
+        v.reuse.block_words = prefix_blocks
         v.mute_below, v.slow_settings_ns, v.stream_limit = mute_below, slow_settings_ns, stream_limit
         v.lowered_limit, v.window, v.http1, v.http2 = lowered_limit, window, http1, http2
         v.on_request = route

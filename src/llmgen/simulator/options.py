@@ -20,6 +20,7 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     step: str = "0"  # all running streams emit together every so often, instead of itl
     slots: int = 0  # answers that run at once, others wait for their turn; 0: any number
     engine: str | None = None  # presets.py: a model of an engine has the times instead of ttft, itl, step and slots
+    prefix_blocks: int = 0  # words of a block: counts what prompts share with earlier ones; 0: does not
     fault: tuple[str, ...] = ()  # faults.py
     seed: int = 1
     cores: str | None = None  # "0" or "0,2-3": one pinned sending thread a core; None: one, not pinned

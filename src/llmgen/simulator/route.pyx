@@ -7,13 +7,25 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcmp, memcpy, memmove, memset
 
 from llmgen.clock cimport monotonic_ns
-from llmgen.simulator.answer cimport EVENT_BYTES, HEAD_BYTES, model_named, put_bytes, put_head, put_models, put_typed_error
+from llmgen.simulator.answer cimport (
+    EVENT_BYTES,
+    HEAD_BYTES,
+    model_named,
+    put,
+    put_bytes,
+    put_head,
+    put_models,
+    put_number,
+    put_text,
+    put_typed_error,
+)
 from llmgen.simulator.apis cimport put_refusal
 from llmgen.simulator.body cimport (
     ASK_BAD_NUMBER,
     ASK_NO_PROMPT,
     ASK_NOT_OBJECT,
     ASK_OK,
+    ASK_TOO_MANY,
     Asked,
     ask_read,
 )
@@ -30,10 +42,12 @@ from llmgen.simulator.engine cimport (
 from llmgen.simulator.http2 cimport http2_data, http2_head, http2_touch
 from llmgen.simulator.prefix cimport Prefix
 from llmgen.simulator.request cimport METHOD_GET, METHOD_HEAD, METHOD_POST, RequestHead, request_index
+from llmgen.simulator.reuse cimport reuse_prompt
 from llmgen.simulator.seeded cimport draw, mixed
 from llmgen.simulator.server cimport (
     API_CHAT,
     API_COMPLETIONS,
+    API_EMBEDDINGS,
     API_MESSAGES,
     API_NONE,
     API_OLLAMA,
@@ -74,9 +88,13 @@ from llmgen.wire.http2_frames cimport H2_REFUSED_STREAM
 
 cdef enum:
     DEFAULT_TOKENS = 128         # of an answer whose length nobody told
+    DEFAULT_DIMENSIONS = 64      # of a vector; real ones have 1,000 and more, which only costs
     PAGE_ENGINE = 0              # pages.py
     PAGE_GPU = 1
     MAX_TOKENS = 1000000         # of one answer; bounds the memory of whole answers at 16 MB
+
+
+cdef const char* PAGE_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 
 
 cdef inline bint is_path(const RequestHead* head, const char* path, size_t size) noexcept nogil:
@@ -93,6 +111,8 @@ cdef uint32_t api_of(const RequestHead* head) noexcept nogil:
         return API_RESPONSES
     if is_path(head, b"/v1/messages", 12):
         return API_MESSAGES
+    if is_path(head, b"/v1/embeddings", 14):
+        return API_EMBEDDINGS
     return API_OLLAMA if is_path(head, b"/api/chat", 9) else API_NONE
 
 
@@ -134,12 +154,19 @@ cdef const char* ask_message(int result) noexcept nogil:
         return b"max_tokens, max_completion_tokens, max_output_tokens, num_predict: integers of at least 1; min_tokens: 0"
     if result == ASK_NO_PROMPT:
         return b"messages is a list of objects, prompt and input a string or a list; this API's one is missing"
+    if result == ASK_TOO_MANY:
+        return b"input is at most 2048 texts, dimensions at most 4096"
     return b"the body is not JSON"
 
 
 cdef void choose_length(Server* v, Stream* s, const Asked* asked) noexcept nogil:
     """max_tokens, or what --output-tokens draws if that is less; ignore_eos and min_tokens as vLLM has them."""
     cdef int64_t most = asked.max_tokens, tokens
+    if s.api == API_EMBEDDINGS:
+        s.tokens = 0
+        s.items = asked.items
+        s.dimensions = <uint32_t>asked.dimensions if asked.dimensions > 0 else DEFAULT_DIMENSIONS
+        return
     if v.output_given:
         tokens = sampled(&v.output, draw(s.key, DRAW_OUTPUT))
         if most < 0:
@@ -274,13 +301,15 @@ cdef bint give_to_engine(Server* v, Conn* conn, RequestHead* head, Stream* s, co
 
 
 cdef int ask(Server* v, uint32_t api, const uint8_t* body, size_t size, Asked* asked, Prefix* prefix) noexcept nogil:
-    """Reads the body; with an engine also the hashes of the prompt's blocks, into memory that the server keeps."""
+    """Reads the body; where prefixes matter also the hashes of the prompt's blocks, into memory that the server keeps."""
     cdef int result
-    if v.engine == NULL or not v.engine.set.prefix_cache:
+    prefix.block_words = v.reuse.block_words
+    if v.engine != NULL and v.engine.set.prefix_cache:
+        prefix.block_words = v.engine.set.block_tokens
+    if prefix.block_words == 0:
         return ask_read(body, size, api, asked, NULL)
     prefix.hashes = v.hashes
     prefix.capacity = v.hash_capacity
-    prefix.block_words = v.engine.set.block_tokens
     result = ask_read(body, size, api, asked, prefix)
     v.hashes = prefix.hashes
     v.hash_capacity = prefix.capacity
@@ -310,6 +339,8 @@ cdef void generate(Server* v, Conn* conn, RequestHead* head, uint32_t api, const
         refuse(v, conn, head, 503, b"out of memory")
         return
     s.model = model
+    if v.reuse.block_words > 0:
+        s.cached = reuse_prompt(&v.reuse, &prefix)
     choose_length(v, s, &asked)
     choose_fault(v, s)
     log_request(v, s)
@@ -349,8 +380,25 @@ cdef void tell_page(Server* v, Conn* conn, const RequestHead* head, int which) n
     if buffer == NULL:
         refuse(v, conn, head, 500, b"no page")
         return
-    send_document(v, conn, head, 200, b"text/plain; version=0.0.4; charset=utf-8", buffer, buffer + HEAD_BYTES + size)
+    send_document(v, conn, head, 200, PAGE_TYPE, buffer, buffer + HEAD_BYTES + size)
     free(buffer)
+
+
+cdef void tell_reuse(Server* v, Conn* conn, const RequestHead* head) noexcept nogil:
+    """The counts of --prefix-blocks; those of words under vLLM's names."""
+    cdef const char* names[4]
+    cdef uint64_t values[4]
+    cdef uint8_t* to = v.scratch + HEAD_BYTES
+    cdef int i
+    names[0], values[0] = b"vllm:prefix_cache_queries_total", v.reuse.words
+    names[1], values[1] = b"vllm:prefix_cache_hits_total", v.reuse.word_hits
+    names[2], values[2] = b"llmgen:prefix_blocks_total", v.reuse.blocks
+    names[3], values[3] = b"llmgen:prefix_block_hits_total", v.reuse.block_hits
+    for i in range(4):
+        to = put_text(put_text(to, b"# TYPE "), names[i])
+        to = put_text(put_text(to, b" counter\n"), names[i])
+        to = put(put_number(put(to, b" ", 1), values[i]), b"\n", 1)
+    send_document(v, conn, head, 200, PAGE_TYPE, v.scratch, to)
 
 
 cdef bint engine_page(Server* v, Conn* conn, const RequestHead* head) noexcept nogil:
@@ -383,6 +431,8 @@ cdef bint route(Server* v, Conn* conn, RequestHead* head, const uint8_t* body, s
             refuse(v, conn, head, 405, b"this path wants POST")
     elif v.engine != NULL and engine_page(v, conn, head):
         pass
+    elif v.reuse.block_words > 0 and is_path(head, b"/metrics", 8):
+        tell_reuse(v, conn, head)
     elif is_path(head, b"/v1/models", 10) or is_path(head, b"/api/tags", 9):
         if head.method == METHOD_GET or head.method == METHOD_HEAD:
             tell_models(v, conn, head)

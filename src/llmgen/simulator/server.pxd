@@ -5,6 +5,7 @@ from posix.uio cimport iovec
 
 from llmgen.clock cimport ClockOffset
 from llmgen.simulator.engine cimport Engine, Seq
+from llmgen.simulator.reuse cimport Reuse
 from llmgen.simulator.request cimport Chunks, Method, RequestHead
 from llmgen.simulator.truthlog cimport TruthLog
 from llmgen.wire.http2 cimport Http2
@@ -109,7 +110,8 @@ cdef enum Api:
     API_RESPONSES = 2
     API_MESSAGES = 3
     API_OLLAMA = 4
-    API_NONE = 5
+    API_EMBEDDINGS = 5
+    API_NONE = 6
 
 
 cdef struct Incoming:            # an HTTP/2 request that is not complete yet
@@ -143,7 +145,9 @@ cdef struct Stream:
     uint32_t sent
     uint32_t ready               # tokens that the engine has given and that are not sent yet
     uint32_t input_tokens
-    uint32_t cached              # of them, those that the engine's prefix cache had
+    uint32_t cached              # of them, those that the engine's prefix cache had, or one that never forgets
+    uint32_t items               # texts to embed, as many vectors of `dimensions` numbers
+    uint32_t dimensions
     uint32_t strike_at           # tokens after which the fault strikes
     uint32_t parameter
     uint32_t held_at
@@ -267,6 +271,7 @@ cdef struct Server:
     uint64_t* hashes             # room for those of a prompt's blocks
     size_t hash_capacity
     void* pages                  # a Python function: what a path of the engine's pages shows; NULL without engine
+    Reuse reuse                  # what prompts have in common with earlier ones; counted if it is asked for
     int refusal                  # status of what the engine's queue does not take
     FaultRule rules[MAX_RULES]
     uint32_t rule_count

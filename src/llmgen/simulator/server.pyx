@@ -13,6 +13,7 @@ from posix.unistd cimport close
 
 from llmgen.clock cimport monotonic_ns, realtime_ns
 from llmgen.simulator.engine cimport engine_cancel
+from llmgen.simulator.kvcache cimport kv_close
 from llmgen.simulator.seeded cimport draw, mixed
 from llmgen.simulator.tls cimport session_free, session_goodbye, session_pending, session_sent, session_write
 from llmgen.simulator.truthlog cimport TRUTH_END, TruthRow, truth_close, truth_row
@@ -108,6 +109,7 @@ cdef int server_free(Server* v) noexcept nogil:
     free(v.scratch)
     free(v.heap)
     free(v.hashes)
+    kv_close(&v.reuse.seen)
     free(v)
     return error
 

@@ -30,6 +30,7 @@ SO_TIMESTAMPNS = 35  # asm-generic; Python's socket module does not name it
 MAX_TOKENS_PER_EVENT = 1024  # server.pxd: an event must fit into an HTTP/2 frame
 MAX_OUTPUT_TOKENS = 1_000_000
 MAX_MODELS, MAX_MODEL_BYTES = 64, 256
+MAX_BLOCK_WORDS = 1 << 20
 MAX_CORES = 16  # a sending thread's number takes four bits of its connections' numbers
 
 
@@ -153,6 +154,14 @@ def _check(options: Options) -> list[int]:
         raise ConfigError(
             f"slots: only one sending thread can count them, and cores={options.cores!r} makes {len(cores)}"
         )
+    if not 0 <= options.prefix_blocks <= MAX_BLOCK_WORDS:
+        raise ConfigError(f"prefix_blocks: {options.prefix_blocks} is not a size from 1 to {MAX_BLOCK_WORDS}; 0: none")
+    if options.prefix_blocks and len(cores) > 1:
+        raise ConfigError(
+            f"prefix_blocks: only one sending thread can count them, and cores={options.cores!r} makes {len(cores)}"
+        )
+    if options.prefix_blocks and options.engine is not None:
+        raise ConfigError("prefix_blocks: an engine has a prefix cache of its own (block_tokens=N,kv_blocks=0)")
     if options.engine is not None:
         presets.read(options.engine)
         if len(cores) > 1:
@@ -247,6 +256,7 @@ def _settings(options: Options) -> dict[str, Any]:
         "step_ns": distribution.duration_ns("step", options.step),
         "seed": options.seed % 2**64,
         "slots": options.slots,
+        "prefix_blocks": options.prefix_blocks,
         "models": [name.encode() for name in options.models or (DEFAULT_MODEL,)],
         "any_model": not options.models,
         "http1": options.http != "2",

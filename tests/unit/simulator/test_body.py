@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from llmgen.simulator import body
 
-NOT_JSON, NOT_OBJECT, BAD_NUMBER, NO_PROMPT = -1, -2, -3, -4
-COMPLETIONS, CHAT, RESPONSES, MESSAGES_API, OLLAMA = range(5)  # server.Api
+NOT_JSON, NOT_OBJECT, BAD_NUMBER, NO_PROMPT, TOO_MANY = -1, -2, -3, -4, -5
+COMPLETIONS, CHAT, RESPONSES, MESSAGES_API, OLLAMA, EMBEDDINGS = range(6)  # server.Api
 MESSAGES = [{"role": "user", "content": "hello"}]
 
 
@@ -39,6 +39,8 @@ def test_everything_that_is_asked_for() -> None:
         "include_usage": True,
         "continuous_usage": True,
         "ignore_eos": True,
+        "items": 0,
+        "dimensions": -1,
         "model": b"a-model",
     }
 
@@ -225,3 +227,37 @@ def test_what_is_hashed_is_what_is_counted(content: str, ascii_only: bool) -> No
     hashed = body.read_blocks(data, True, 1)
     assert not isinstance(hashed, int)
     assert hashed[1] == len(hashed[0]) == asked["input_tokens"]
+
+
+@pytest.mark.parametrize(
+    ("given", "words", "items"),
+    [
+        ("one two three", 3, 1),
+        (["one two", "three", ""], 3, 3),
+        ([7, 8, 9], 3, 1),
+        ([[7, 8], [9]], 3, 2),
+        ("", 0, 1),
+        (["x"] * 2048, 2048, 2048),
+    ],
+)
+def test_texts_to_embed(given: object, words: int, items: int) -> None:
+    asked = body.read(json.dumps({"input": given, "stream": True, "dimensions": 8}).encode(), EMBEDDINGS)
+    assert isinstance(asked, dict)
+    assert (asked["input_tokens"], asked["items"], asked["dimensions"]) == (words, items, 8)
+    assert not asked["stream"]  # there is no such thing
+
+
+@pytest.mark.parametrize(
+    ("members", "code"),
+    [
+        ({}, NO_PROMPT),
+        ({"input": []}, NO_PROMPT),
+        ({"input": {"a": 1}}, NO_PROMPT),
+        ({"input": ["x", None]}, NO_PROMPT),
+        ({"input": ["x"] * 2049}, TOO_MANY),
+        ({"input": "x", "dimensions": 4097}, TOO_MANY),
+        ({"input": "x", "dimensions": 0}, BAD_NUMBER),
+    ],
+)
+def test_what_cannot_be_embedded(members: object, code: int) -> None:
+    assert body.read(json.dumps(members).encode(), EMBEDDINGS) == code
