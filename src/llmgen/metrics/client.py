@@ -76,6 +76,8 @@ def _arrivals(m: Measurements) -> Arrivals | None:
         dispersion_1s=dispersion_index(send, 10**9),
         dispersion_10s=dispersion_index(send, 10**10),
         planned_cv=coefficient_of_variation(planned),
+        planned_dispersion_1s=dispersion_index(due, 10**9),
+        planned_dispersion_10s=dispersion_index(due, 10**10),
         tolerance_ms=round(tolerance * MILLI, 6),
     )
 

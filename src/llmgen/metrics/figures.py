@@ -63,7 +63,8 @@ class Arrivals(msgspec.Struct, frozen=True, kw_only=True):
     """Sent against planned gaps between requests of the window.
 
     ks_distance: two-sample; where planned gaps have steps (constant arrivals), gaps off by less than tolerance_ms do
-    not count. planned_cv: of the planned gaps.
+    not count. dispersion: variance / mean of the requests in each 1 s or 10 s, of ten of these or more. planned_…: the
+    plan's.
     """
 
     ks_distance: float | None
@@ -71,6 +72,8 @@ class Arrivals(msgspec.Struct, frozen=True, kw_only=True):
     dispersion_1s: float | None
     dispersion_10s: float | None
     planned_cv: float | None
+    planned_dispersion_1s: float | None = None
+    planned_dispersion_10s: float | None = None
     tolerance_ms: float
 
 
@@ -110,7 +113,8 @@ class Throughput(msgspec.Struct, frozen=True, kw_only=True):
     """Per second of the window.
 
     requests_per_s: successful ones that ended in it. output_tokens_per_s: of requests that did not fail; those of
-    failed ones apart. input_tokens_per_s: of requests whose first token came in it, where the server told them.
+    failed ones apart. input_tokens_per_s: of requests whose first token (embeddings: answer) came in it, where the
+    server told them.
     goodput: good / all scheduled in the window, with its Wilson interval; None without a per-request limit.
     """
 

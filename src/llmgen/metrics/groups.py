@@ -148,7 +148,8 @@ def throughput_of(m: Measurements, group: np.ndarray) -> Throughput:
     ended = m.ok & group & (r["end"] >= start) & (r["end"] < end)
     failed = definitions.failed(r)
     tokens = m.tokens_inside
-    told = group & (r["input_tokens"] >= 0) & (r["first_token"] >= start) & (r["first_token"] < end)
+    read = np.where(r["first_token"] >= 0, r["first_token"], np.where(m.ok, r["end"], -1))
+    told = group & (r["input_tokens"] >= 0) & (read >= start) & (read < end)
     good = m.good
     scheduled = int(np.count_nonzero(m.inside & group))
     n_good = 0 if good is None else int(np.count_nonzero(good & m.inside & group))

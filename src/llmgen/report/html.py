@@ -25,7 +25,7 @@ from llmgen.report.canvas import number, percent, share
 from llmgen.report.escaping import plain
 from llmgen.report.page import folded, note, picture, section, table, text
 from llmgen.report.plots import figures
-from llmgen.report.text import LATENCIES, MEANS, measured_text, outcome
+from llmgen.report.text import LATENCIES, MEANS, arrivals_text, measured_text, outcome
 
 SLOWEST: Final = 20
 SAMPLES_PER_STATUS: Final = 3
@@ -255,8 +255,8 @@ def _client(summary: Summary) -> str:
     for name, dist, unit in spread:
         if dist is not None:
             rows.append((name, f"p50 {number(dist.p50)}, p99 {number(dist.p99)}, max {number(dist.max)} {unit}"))
-    if load.arrivals is not None and load.arrivals.ks_distance is not None:
-        rows.append(("arrivals against the plan", f"KS distance {load.arrivals.ks_distance:.3f}"))
+    if load.arrivals is not None:
+        rows.append(("arrivals", arrivals_text(load.arrivals)))
     single = (
         ("workers", client.workers, "{}"),
         ("busiest worker", client.cpu_share_max and share(client.cpu_share_max), "{} of a core"),

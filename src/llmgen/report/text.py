@@ -13,7 +13,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from llmgen.metrics.figures import Counts, Group, SloResult, Summary
+from llmgen.metrics.figures import Arrivals, Counts, Group, SloResult, Summary
 from llmgen.metrics.statistics import Dist
 from llmgen.report import conclusions
 from llmgen.report.canvas import LABEL_WIDTH, canvas, columns, heading, item, line, number, percent, percentile, share
@@ -199,11 +199,12 @@ def _throughput(console: Console, summary: Summary) -> None:
         if t.goodput is not None and t.goodput_requests_per_s is not None:
             text += f", {number(t.goodput_requests_per_s)} good (goodput {share(t.goodput)})"
         line(console, "requests", text)
-    parts = [f"{number(t.output_tokens_per_s)} output" if t.output_tokens_per_s is not None else ""]
+    tokenless = tokens.output is None and not t.output_tokens_per_s  # embeddings
+    parts = [f"{number(t.output_tokens_per_s)} output" if t.output_tokens_per_s is not None and not tokenless else ""]
     parts.append(f"{number(t.input_tokens_per_s)} input" if t.input_tokens_per_s is not None else "")
     parts.append(f"{number(t.failed_output_tokens_per_s)} of failed requests" if t.failed_output_tokens_per_s else "")
     line(console, "tokens", ", ".join(part for part in parts if part))
-    if t.events_per_s is not None:
+    if t.events_per_s is not None and not tokenless:
         line(console, "events", number(t.events_per_s))
     if tokens.output is not None:
         source = ", ".join(f"{plain(name)} {count:,}" for name, count in tokens.output_source.items())
@@ -211,6 +212,8 @@ def _throughput(console: Console, summary: Summary) -> None:
         text += f", {share(tokens.output_ratio)} of those asked for" if tokens.output_ratio is not None else ""
         text += f"; {tokens.input:,} input" if tokens.input is not None else ""
         line(console, "in all", f"{text} (counted by {source})")
+    elif tokens.input is not None:
+        line(console, "in all", f"{tokens.input:,} input")
     if tokens.reasoning:
         line(console, "reasoning", f"{tokens.reasoning:,} of the output")
     if tokens.cached is not None:
@@ -287,15 +290,27 @@ def measured_text(result: SloResult) -> str:
     return f"{share(result.measured)}{between}"
 
 
+def arrivals_text(a: Arrivals) -> str:
+    """Shape of the arrivals as sent, beside the plan's."""
+    shape = (
+        ("CV of gaps", a.cv, a.planned_cv),
+        ("dispersion at 1 s", a.dispersion_1s, a.planned_dispersion_1s),
+        ("at 10 s", a.dispersion_10s, a.planned_dispersion_10s),
+    )
+    told = [f"{name} {it:.2f} (plan {plan:.2f})" for name, it, plan in shape if it is not None and plan is not None]
+    if a.ks_distance is not None:
+        told.append(f"gaps {a.ks_distance:.3f} from the plan's (KS distance)")
+    return ", ".join(told)
+
+
 def _client(console: Console, summary: Summary) -> None:
     client, load = summary.client, summary.load
     heading(console, "CLIENT", "our own health")
     for name, dist in (("schedule lag", load.schedule_lag_ms), ("send lag", load.send_lag_ms)):
         if dist is not None:
             line(console, name, f"p50 {number(dist.p50)}, p99 {number(dist.p99)}, max {number(dist.max)} ms")
-    if load.arrivals is not None and load.arrivals.ks_distance is not None:
-        cv = "" if load.arrivals.cv is None else f", CV {load.arrivals.cv:.2f}"
-        line(console, "arrivals", f"{load.arrivals.ks_distance:.3f} from the plan (KS distance of gaps){cv}")
+    if load.arrivals is not None:
+        line(console, "arrivals", arrivals_text(load.arrivals))
     if client.drain_lag_us is not None:
         lag = client.drain_lag_us
         line(console, "drain lag", f"p50 {number(lag.p50)}, p99 {number(lag.p99)} µs from kernel to us")

@@ -17,6 +17,7 @@ from llmgen.metrics.figures import Summary
 from llmgen.metrics.summary import encode, read_summary, summarise, write_summary
 from llmgen.metrics.verdict import Thresholds, exit_code
 from llmgen.records import open_run
+from llmgen.report.text import arrivals_text
 
 
 def summary_of(
@@ -344,6 +345,23 @@ def test_a_target_that_refuses_is_not_our_fault(tmp_path: Path) -> None:
     fail(rows, slice(0, 300), Status.connect_refused, 0)
     rows["send"][:300] = -1
     assert verdict_of(tmp_path, rows)[0] == "valid"
+
+
+def test_arrivals_are_told_beside_the_plans(tmp_path: Path) -> None:
+    rows = request_rows(2000)  # every 100 ms
+    rows["send"] += np.where(np.arange(2000) % 20 < 10, 900 * MS, 0)  # ten of twenty a second later: 10 and 10 at once
+    arrivals = summary_of(tmp_path, rows).load.arrivals
+    assert arrivals is not None
+    assert (arrivals.planned_cv, arrivals.planned_dispersion_1s) == (pytest.approx(0), pytest.approx(0, abs=1e-6))
+    assert arrivals.planned_dispersion_10s == pytest.approx(0, abs=1e-6)
+    assert arrivals.cv is not None
+    assert arrivals.cv > 0.9
+    assert arrivals.dispersion_1s is not None
+    assert arrivals.dispersion_1s > 0.5
+    assert arrivals.dispersion_10s == pytest.approx(0, abs=0.1)
+    told = arrivals_text(arrivals)
+    assert f"CV of gaps {arrivals.cv:.2f} (plan 0.00)" in told
+    assert f"dispersion at 1 s {arrivals.dispersion_1s:.2f} (plan 0.00), at 10 s" in told
 
 
 def test_arrivals_that_left_in_bursts(tmp_path: Path) -> None:
