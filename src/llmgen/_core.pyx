@@ -19,6 +19,7 @@ from posix.time cimport CLOCK_MONOTONIC, itimerspec
 
 import mmap
 import os
+import resource
 import socket
 
 from llmgen.address cimport Address, Sources
@@ -113,6 +114,8 @@ cdef enum:
     BATCH_EVENTS = 256
     DISPATCH_BURST = 64          # requests taken up in a row before the sockets get their turn
     SECOND_NS = 1000000000
+    MOST_DESCRIPTORS = 1 << 30
+    KEPT_DESCRIPTORS = 16        # a segment of the plan is three files, one of each record stream is made ahead
 
 assert sizeof(Counters) == COUNTERS_DTYPE.itemsize
 
@@ -440,6 +443,10 @@ cdef class Engine:
         self.take_endpoints(setup)
         self.take_sources(setup)
         k.network.max_head_bytes = setup.max_head_bytes
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        if limit == resource.RLIM_INFINITY or limit > MOST_DESCRIPTORS:
+            limit = MOST_DESCRIPTORS
+        k.network.most_descriptors = limit - KEPT_DESCRIPTORS
         http2_options(&k.network.http2_options, HTTP2_CLIENT)
         k.network.twin = setup.http2_engine == "h2"
         k.epoll = epoll_create1(EPOLL_CLOEXEC)

@@ -43,6 +43,7 @@ cdef struct Network:
     void** endpoints             # tls.Endpoint of each target, or NULL; borrowed from the engine
     uint64_t tls_handshakes, tls_resumed
     uint32_t max_head_bytes
+    int most_descriptors         # a connection's is below it: the plan's and the records' next files need some, too
     Http2Options http2_options
     bint twin                    # http2 by the reference twin
     uint64_t reads

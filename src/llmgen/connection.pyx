@@ -177,6 +177,8 @@ cdef int connection_open(Network* n, Connection* c, const Address* address) noex
     c.fresh = True
     if c.fd < 0:
         return lost_connecting(c, errno)
+    if c.fd >= n.most_descriptors:
+        return lost_connecting(c, EMFILE)
     if family != AF_UNIX:
         setsockopt(c.fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on))
     setsockopt(c.fd, SOL_SOCKET, SO_TIMESTAMPNS, &on, sizeof(on))

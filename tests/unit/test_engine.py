@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import socket
 import threading
 import time
@@ -315,6 +316,25 @@ def test_a_refused_connection(tmp_path):
     assert (rows["connect_start"] > 0).all()
     assert samples[0][0] == Status.connect_refused
     assert samples[0][4] == b"connection refused"
+
+
+def test_connections_leave_descriptors_for_the_plan_and_the_records(tmp_path, monkeypatch):
+    """A worker that had none left for the plan's next segment ended; now only its requests do."""
+    before = open("/dev/null")  # noqa: SIM115  # the lowest descriptor that is free
+    lowest = before.fileno()
+    before.close()
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (lowest + 16 + 12, 1 << 16))
+    with (
+        OddServer(answering(lambda peer, request: peer.until_closed())) as server,
+        Driven(tmp_path, server.url, [0] * 30, timeout_total=S // 2) as driven,
+    ):
+        driven.start()
+        rows = driven.run()
+        samples = driven.engine.samples
+    told = [Status(int(s)).name for s in rows["status"]]
+    assert set(told) == {"client_limit", "total_timeout"}
+    assert 0 < told.count("total_timeout") < 12
+    assert b"ulimit -n" in samples[0][4]
 
 
 def test_a_connect_that_is_never_answered_times_out(tmp_path):
