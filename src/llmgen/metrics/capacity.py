@@ -7,7 +7,7 @@ runs at lower rates against higher ones: a rate's interval is the best of those 
 
 `search` ramps up in coarse steps until a rate seems to fail, then divides the gap, and repeats a run instead where a
 repeat would decide. Runs that the client could not deliver are no evidence about the server; a rate at which that
-happens twice bounds the search, and the conclusion says so.
+happens again and again bounds the search, and the conclusion says so.
 """
 
 from __future__ import annotations
@@ -261,12 +261,30 @@ def next_rate(points: Sequence[Point], plan: Plan) -> float | None:
         return plan.rate_min
     levels = levels_of(points, plan)
     for level in levels:
-        if level.verdict == "unmeasured" and sum(point.rate == level.rate for point in points) < 2:
+        if level.verdict == "unmeasured" and _may_yet_measure(level.rate, points):
             return level.rate
+    levels = _without_disturbed(levels)
     fails = [level for level in levels if level.verdict in ("misses", "unmeasured") or not level.likely]
     if not fails:
         return _higher(points, levels, plan)
     return _between(points, levels, plan)
+
+
+def _may_yet_measure(rate: float, points: Sequence[Point]) -> bool:
+    """Whether runs that the client spoilt are worth another: something else may have disturbed this machine.
+
+    Where the client's own processor was the limit it will be so again, and where a higher rate was measured the next
+    rate does as well: one repeat is enough.
+    """
+    runs = [point for point in points if point.rate == rate]
+    once = any(point.workers for point in runs) or any(point.measured and point.rate > rate for point in points)
+    return len(runs) < (2 if once else MOST_RUNS)
+
+
+def _without_disturbed(levels: list[Level]) -> list[Level]:
+    """A client that measured a higher rate was disturbed at those that it could not measure, and is not the limit."""
+    highest = max((level.rate for level in levels if level.runs), default=-math.inf)
+    return [level for level in levels if level.runs or level.rate > highest]
 
 
 def _higher(points: Sequence[Point], levels: Sequence[Level], plan: Plan) -> float | None:
@@ -329,7 +347,7 @@ def _repeated(wanted: Iterable[tuple[Level | None, int]]) -> float | None:
 
 
 def _middle(points: Sequence[Point], low: float, high: float, plan: Plan) -> float | None:
-    """The geometric middle; None if the gap is within the tolerance.
+    """The geometric middle, or beside it where that could not be measured; None if the gap is within the tolerance.
 
     What an overloaded server still completes is its throughput, which the capacity cannot exceed: it stands in for a
     far higher rate. That is a hint where to look only, no bound.
@@ -339,8 +357,9 @@ def _middle(points: Sequence[Point], low: float, high: float, plan: Plan) -> flo
     plateau = max((p.requests_per_s for p in points if p.measured and p.fails and p.rate >= high), default=high)
     if low * (1 + plan.tolerance) < plateau < high:
         high = plateau
-    middle = round_rate(math.sqrt(low * high))
-    return middle if low < middle < high else None
+    tried = {point.rate for point in points}
+    parts = (round_rate(low * (high / low) ** part) for part in (0.5, 0.6, 0.4, 0.7, 0.3))
+    return next((rate for rate in parts if low < rate < high and rate not in tried), None)
 
 
 def _repeat_decides(points: Sequence[Point], rate: float, plan: Plan) -> bool:
@@ -371,7 +390,7 @@ def conclude(points: Sequence[Point], plan: Plan) -> Conclusion:
     levels = levels_of(points, plan)
     good = [level for level in levels if level.verdict == "meets"]
     capacity = good[-1].rate if good else None
-    above = [level for level in levels if capacity is None or level.rate > capacity]
+    above = [level for level in _without_disturbed(levels) if capacity is None or level.rate > capacity]
     bad = next((level for level in above if level.verdict in ("misses", "unmeasured")), None)
     outcome, limit = _outcome(levels, capacity, bad, plan)
     culprits = [] if bad is None else [point for point in points if point.rate == bad.rate]

@@ -214,7 +214,7 @@ def test_the_client_is_told_from_the_server() -> None:
 
 
 def test_one_run_that_the_client_spoilt_is_made_again() -> None:
-    spoilt = iter([True])
+    spoilt = iter([True, True])
 
     def offer(rate: float) -> Point:
         n = round(rate * WINDOW_S)
@@ -223,8 +223,23 @@ def test_one_run_that_the_client_spoilt_is_made_again() -> None:
         return point(rate, n if rate <= 80 else 0, n)
 
     found = search(offer, Plan(rate_min=10.0))
-    assert [one.rate for one in found.points][:4] == [10, 40, 40, 160]
+    assert [one.rate for one in found.points][:5] == [10, 40, 40, 40, 160]
     assert found.outcome == "found"
+
+
+def test_a_client_that_measured_a_higher_rate_is_not_the_limit() -> None:
+    def offer(rate: float) -> Point:
+        n = round(rate * WINDOW_S)
+        if 85 < rate < 95:
+            return point(rate, 0, n, client="invalid", reasons=("steal",))
+        return point(rate, n if rate <= 100 else 0, n)
+
+    found = search(offer, Plan(rate_min=45.0, runs=14))
+    assert (found.outcome, found.limit) == ("found", "server")
+    assert found.capacity is not None
+    assert found.upper is not None
+    assert 95 <= found.capacity <= 100 < found.upper <= 110
+    assert [point.rate for point in found.points][:4] == [45, 180, 90, 90]
 
 
 def test_failing_runs_that_are_suspect_are_told() -> None:
