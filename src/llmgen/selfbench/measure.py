@@ -28,6 +28,7 @@ from llmgen.selfbench.steps import EVENTS, LEAST_ROWS, PROTOCOLS, REQUESTS, SHAP
 from llmgen.simulator.truth import Truth, read_truth
 
 TOKENS: Final = 128  # of the answers in the sentence: run's default
+CLIMB, WEIGH = 3, 1  # parts of the time that a climb and two looks at the memory take
 Told = Callable[[str], None]
 
 
@@ -86,7 +87,7 @@ class Bench:
     def __post_init__(self) -> None:
         self.placement = place()
         self.end = self.begun + self.effort.budget_s
-        self.sections = len(SHAPES) * len(PROTOCOLS) + len(self.effort.streams)
+        self.parts = CLIMB * len(SHAPES) * len(PROTOCOLS) + WEIGH * len(self.effort.streams)
 
     def measure(self) -> None:
         for number, rate in enumerate(self.effort.loop_rates):
@@ -98,16 +99,16 @@ class Bench:
             if protocol in self.effort.streams:
                 self.weigh(protocol)
 
-    def section_end(self) -> float:
-        """What is left is shared among the sections that are left."""
+    def section_end(self, parts: int) -> float:
+        """The time that is left is shared among the sections that are left."""
         now = time.monotonic()
-        end = now + (self.end - now) / self.sections
-        self.sections -= 1
+        end = now + (self.end - now) * parts / self.parts
+        self.parts -= parts
         return end
 
     def climb(self, protocol: str, shape: Shape) -> None:
         """One ramp. A signal leaves what was measured of it."""
-        end = self.section_end()
+        end = self.section_end(CLIMB)
         if time.monotonic() >= self.end:
             self.left_out.append(f"{protocol} {shape.name}/s (no time left)")
             return
@@ -158,7 +159,7 @@ class Bench:
         return msgspec.structs.replace(step, loop=loop)
 
     def weigh(self, protocol: str) -> None:
-        self.section_end()
+        self.section_end(WEIGH)
         what = f"memory of a stream over {protocol}"
         if time.monotonic() >= self.end:
             self.left_out.append(f"{what} (no time left)")
