@@ -61,6 +61,8 @@ def test_a_series_and_those_who_read_it(config: RunConfig) -> None:
     assert "search found" in run_command("list", directory.parent).stdout
     compared = run_command("compare", directory, directory, "--json")
     assert [one["run"].rpartition("/")[2] for one in json.loads(compared.stdout)["runs"]] == ["0001", "0002", "0003"]
+    exported = run_command("export", directory)
+    assert (exported.returncode, "export one of them" in exported.stderr) == (2, True)
     # complete: the next start is a new series
     assert run(config) != directory
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from llmgen.cli.report import RUN
+from llmgen.cli.suite import is_suite_directory
 from llmgen.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ def export_command(run: Path, kind: str, output: Path | None) -> None:
     """Write RUN's requests with their stamps, counts and status, or its summary. [default: runs/latest]"""
     from llmgen.records import open_run
 
+    if is_suite_directory(run):
+        raise ConfigError(f"{run}: a suite of several runs; export one of them, like {run}/0001")
     found = open_run(run)
     if kind == "parquet" and output is None:
         raise ConfigError("--format parquet: needs --output FILE")

@@ -76,7 +76,12 @@ def _option(field: msgspec.structs.FieldInfo, text: str) -> click.Option:
     )
 
 
-@click.command("test", cls=Strategies, short_help="Baseline, load, stress, spike: a layer of a test in one command.")
+@click.command(
+    "test",
+    cls=Strategies,
+    subcommand_metavar="STRATEGY [CONFIG] [FLAGS]",
+    short_help="Baseline, load, stress, soak …: a layer of a test in one command.",
+)
 def test_command() -> None:
     """Run a test strategy: a series of runs with a documented schedule, stop rules and a verdict."""
 

@@ -94,7 +94,7 @@ class Test:
             self.runs.pop()
             taken, m = self.run(f"{label}, again", config, rate)
         self.steps.append(self.measured(m, label, taken))
-        self.series.conclude(self.summing(), "incomplete")
+        self.broken_off("it did not come to its end: what follows is what ran until then")  # until it is finished
         return self.steps[-1]
 
     def run(

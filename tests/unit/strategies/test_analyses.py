@@ -16,10 +16,12 @@ from llmgen.metrics.conclusion import Step
 from llmgen.metrics.goal import goal_of
 from llmgen.metrics.measurements import Measurements
 from llmgen.metrics.slo import parse_all
+from llmgen.metrics.summary import summarise
 from llmgen.records import open_run
+from llmgen.series import SuiteRun, Taken
 from llmgen.strategies import STRATEGIES, load, spike, strategy, stress
 from llmgen.strategies.errors import FirstError, told_of
-from llmgen.strategies.taking import at_rate, expected_rate, in_stages
+from llmgen.strategies.taking import Test, at_rate, expected_rate, in_stages
 
 GOAL = goal_of(parse_all(["ttft_p95<200ms", "tpot_p95<20ms"], {}))
 
@@ -229,3 +231,26 @@ def test_every_parameter_has_its_help_and_every_strategy_its_text(name: str) -> 
     for part in ("Schedule", "Stops", "Verdict"):
         assert part in module.__doc__
     assert typing.get_type_hints(module.Parameters)["target"] == float | None
+
+
+def test_a_test_that_was_killed_between_steps_has_not_passed(tmp_path: Any) -> None:
+    class Fake:
+        """A series with one run on disk that keeps what is concluded."""
+
+        told: Any = None
+
+        def run(self, label: str, config: RunConfig, **_: Any) -> Taken:
+            rows = request_rows(100)
+            path = write_run(tmp_path / "run", rows, event_rows(rows), run_info(100))
+            number = SuiteRun(number=1, seed=1, label=label, state="complete", verdict="valid")
+            return Taken(number, path, summarise(open_run(path)), 0)
+
+        def conclude(self, conclusion: Any, outcome: str) -> None:
+            self.told = (conclusion.verdict, outcome)
+
+    fake = Fake()
+    test = Test("load", "?", RunConfig(), fake, None)  # type: ignore[arg-type]
+    test.step("10 req/s", RunConfig(), 10)
+    assert fake.told == ("incomplete", "incomplete")
+    assert test.finish(test.summing()).verdict == "passed"
+    assert fake.told == ("passed", "passed")
