@@ -125,13 +125,15 @@ def main() -> int:
     allowed = REQUEST_BYTES * sent + MINUTE_BYTES * a.minutes
     print(
         f"{summary['throughput']['events_per_s']:,.0f} events/s of {a.events:,.0f}, {sent:,} requests, "
+        f"at most {summary['load']['peak_in_flight']:,} in flight, "
         f"verdict {summary['verdict']['status']} {'; '.join(summary['verdict']['reasons'])}"
     )
     kept = True
     for name in watch.mb:
         base, most, slope = watch.growth(name)
         kept &= most - base <= GROWTH_MB
-        print(f"{name}: {base:.1f} MB after minute 2, at most {most:.1f} later, {slope:+.2f} MB an hour")
+        by_minute = " ".join(f"{mb:.1f}" for mb in watch.mb[name][59::60])
+        print(f"{name}: {base:.1f} MB after minute 2, at most {most:.1f} later, {slope:+.2f} MB an hour ({by_minute})")
     print(f"controller, merging and reporting: {watch.peak_after:.1f} MB")
     print(
         f"disk: {max(watch.disk) / 1e6:.1f} MB at most while it ran, {left / 1e6:.1f} MB left "

@@ -28,9 +28,11 @@ def render_page(name: str, conclusion: Conclusion, runs: Sequence[Mapping[str, A
         *conclusion.notes,
         *(f"run {run.get('number')}: {note}" for run in runs for note in notes_of(run)),
     ]
+    before = [f"{phase.from_s:.1f} s: {phase.state} {phase.said}".strip() for phase in conclusion.phases]
     answers = [f"{one.question}: {one.text}" for one in conclusion.answers]
     parts = [
         _header(name, conclusion),
+        page.section("Before the load", _listed(before)),
         page.section("Answers", _listed(answers)),
         *(page.picture(place) for place in figures),
         page.section("Steps", _steps(conclusion.steps)),

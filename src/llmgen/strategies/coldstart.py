@@ -43,6 +43,7 @@ from llmgen.series import Series
 from llmgen.strategies.taking import Test, missed
 
 ASKS: Final = "how long until a server is ready, and how slow are its first requests?"
+UNFINISHED: Final = "it did not come to its end: what follows is what ran until then"  # until it is finished
 COLD: Final = 5  # first requests that are compared: what is made at first use is made by then
 FEWEST: Final = 8  # of each sample: fewer have no interval worth the name
 NAMES: Final = ("first", "warm", "again")
@@ -137,7 +138,7 @@ class _Start:
             self.test.steps.append(self.test.measured(m, label, taken))
             if name == "first" and self.ready_at:
                 self.waited["process_to_ready_s"] = since_process_start(m, self.ready_at)
-            self.series.conclude(self.concluded(), "incomplete")
+            self.test.broken_off(UNFINISHED)
         return True
 
     def wait(self) -> None:
@@ -158,7 +159,7 @@ class _Start:
             self.failures = [f"not ready within {format_duration(seconds)}; last it was {last}"]
             self.series.conclude(self.concluded(), "failed")
             raise TargetError(f"{', '.join(self.config.target.urls)}: {self.failures[0]}; give it longer (--wait)")
-        self.series.conclude(self.concluded(), "incomplete")
+        self.test.broken_off(UNFINISHED)
 
     def requests(self, name: str) -> RunConfig:
         """One at a time; `again` has the seed, so the prompts, of `warm`."""

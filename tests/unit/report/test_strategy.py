@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from llmgen.errors import RecordError
-from llmgen.metrics.conclusion import Answer, Conclusion, Course, Mark, Outage, Step
+from llmgen.metrics.conclusion import Answer, Conclusion, Course, Mark, Outage, Phase, Step
 from llmgen.metrics.figures import Finding
 from llmgen.report.strategy import read_conclusion, render
 from llmgen.report.strategy_page import figures_of, render_page
@@ -55,6 +55,7 @@ def conclusion(**changes: Any) -> Conclusion:
         "goal": "95 % of the requests succeed",
         "verdict": "failed",
         "reasons": [f"recovery: {HOSTILE}"],
+        "phases": [Phase(state="loading", said=f"503 {HOSTILE}", from_s=0.0, until_s=2.5, looks=11)],
         "answers": [Answer(question="first errors", text=f"“{HOSTILE}”")],
         "figures": {"recovery_s": None},
         "steps": [step(1, 10), step(2, 1234.5), step(3, 20)],
