@@ -67,7 +67,8 @@ def run(config: RunConfig, series: Series, parameters: Parameters) -> Conclusion
         for taken, step in zip(test.runs, test.steps, strict=True):
             failures += missed(test.goal, step, step.label) + objectives_missed(taken, step.label)
         answers = answered(test.steps) if len(test.steps) > 1 else []
-        advice = f"hold later runs against it: llmgen compare {series.directory}/{len(test.steps):04d} RUN"
+        last = test.runs[-1].directory if test.runs else series.directory
+        advice = f"hold later runs against it: llmgen compare {last} RUN"
         return test.concluded(failures, answers, figures_of(test.steps), advice=advice)
 
     test.summing = summing
