@@ -197,3 +197,15 @@ def test_a_closed_loop_that_is_aborted(offer: Offer) -> None:
     assert len(rows) % TURNS == 0
     # a session's turns are all there, each with an end of its own
     assert set(np.unique(rows["session"], return_counts=True)[1]) == {TURNS}
+
+
+@pytest.mark.parametrize("sticky", [True, False])
+def test_several_targets(serve: Callable[..., Endpoint], offer: Offer, sticky: bool) -> None:
+    """A session's turns stay with one target, or are balanced like any request; the answers are quoted in both."""
+    told = {**FLAGS, "target.sticky": sticky, "workload.exact_output": True}
+    rows = offer([serve().url, serve().url], **told).requests
+    assert statuses(rows) == {"ok": REQUESTS}
+    np.testing.assert_array_equal(rows["input_tokens"], rows["planned_input"])
+    assert set(np.unique(rows["target"])) == {0, 1}
+    spread = [len(np.unique(rows["target"][rows["session"] == number])) for number in np.unique(rows["session"])]
+    assert (max(spread) == 1) is sticky

@@ -33,7 +33,7 @@ MAX_TURNS: Final = 256
 MAX_THINK_S: Final = 86_400.0
 HISTORIES: Final = ("real", "recorded", "none")
 ROLES: Final = ("user", "tool")
-THINK_FORMS: Final = "a duration like 2s, or uniform:A,B, normal:M,S, lognormal:M,S of durations"
+THINK_FORMS: Final = "a duration like 2s, or uniform:A,B, normal:M,S, lognormal:M,S, exponential:M of durations"
 _OPEN: Final = b'[{"role":"user","content":"'
 _CLOSE: Final = b'"}]'
 
@@ -51,7 +51,7 @@ def parse_think(value: str | float, key: str = f"{KEY}.think") -> Think:
     text = str(value).strip()
     name, colon, arguments = text.partition(":")
     texts = arguments.split(",") if colon else [text]
-    if colon and (name not in ("uniform", "normal", "lognormal") or len(texts) != 2):
+    if colon and len(texts) != {"uniform": 2, "normal": 2, "lognormal": 2, "exponential": 1}.get(name):
         raise ConfigError(f"{key}={text!r}: unknown; write {THINK_FORMS}")
     try:
         numbers = [parse_duration(one) for one in texts]
@@ -68,6 +68,8 @@ def parse_think(value: str | float, key: str = f"{KEY}.think") -> Think:
         return Think("uniform", lambda u: a + (b - a) * u)
     if name == "normal":
         return Think("normal", lambda z: np.clip(a + b * z, 0, MAX_THINK_S))
+    if name == "exponential":
+        return Think("uniform", lambda u: np.minimum(-a * np.log1p(-u), MAX_THINK_S))
     if a == 0:
         raise ConfigError(f"{key}={text!r}: the mean must be above 0")
     variance = float(np.log1p((b / a) ** 2))  # of the logarithm

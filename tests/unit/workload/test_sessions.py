@@ -139,9 +139,14 @@ def test_think_times() -> None:
     drawn = parse_think("lognormal:5s,3s").seconds(np.random.default_rng(1).standard_normal(200_000))
     assert drawn.mean() == pytest.approx(5.0, rel=0.02)
     assert drawn.std() == pytest.approx(3.0, rel=0.05)
+    drawn = parse_think("exponential:2s").seconds(np.random.default_rng(1).random(200_000))
+    assert drawn.mean() == pytest.approx(2.0, rel=0.02)
+    assert drawn.std() == pytest.approx(2.0, rel=0.02)
 
 
-@pytest.mark.parametrize("text", ["soon", "zipf:1s,2s", "uniform:1s", "uniform:3s,1s", "lognormal:0s,1s", "2d"])
+@pytest.mark.parametrize(
+    "text", ["soon", "zipf:1s,2s", "uniform:1s", "exponential:1s,2s", "uniform:3s,1s", "lognormal:0s,1s", "2d"]
+)
 def test_think_times_that_cannot_be(text: str) -> None:
     with pytest.raises(ConfigError, match=r"workload\.sessions\.think="):
         parse_think(text)
