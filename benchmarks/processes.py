@@ -112,10 +112,9 @@ def watched(
             with contextlib.suppress(subprocess.TimeoutExpired):
                 done.code = process.wait(limit_s)
         finally:
-            seen.update(tree(process.pid))
             over.set()
             watcher.join()
-            end(seen)
+            end({**seen, **tree(process.pid)})
             process.wait()
         out.seek(0)
         err.seek(0)
