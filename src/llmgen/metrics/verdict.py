@@ -23,6 +23,7 @@ from llmgen.metrics.figures import Summary, Verdict
 from llmgen.metrics.statistics import needed
 
 MIN_GAPS: Final = 20  # fewer gaps say nothing about a distribution: at 20 the step of a KS distance is 0.05
+KS_RATE: Final = 5000.0  # per second; above, gaps are as short as a kernel's timer is late: a C loop's are off by 0.1 too
 AT_ONCE: Final = "all at once"  # schedule.describe(): no time is promised to any request but the first
 WORKER_CPU_TARGET: Final = 0.6  # load of a worker that leaves room for bursts; for "how many would have been enough"
 
@@ -160,11 +161,11 @@ def _suspect(summary: Summary, info: dict[str, Any], t: Thresholds, *, complete:
     if complete and delivered is not None and t.invalid_delivered <= delivered < t.suspect_delivered:
         reasons.append(f"{_delivered_text(summary, delivered)}{_enough(summary, info)}")
     arrivals = summary.load.arrivals
-    enough_gaps = summary.window.requests.sent > MIN_GAPS
+    telling_gaps = summary.window.requests.sent > MIN_GAPS and (summary.load.offered_rate or 0.0) <= KS_RATE
     if (
         arrivals is not None
         and arrivals.ks_distance is not None
-        and enough_gaps
+        and telling_gaps
         and arrivals.ks_distance > t.suspect_ks
     ):
         reasons.append(

@@ -375,6 +375,15 @@ def test_arrivals_that_left_in_bursts(tmp_path: Path) -> None:
     assert "KS distance" in reasons
 
 
+@pytest.mark.parametrize(("rate", "judged"), [(4000, True), (6000, False)])
+def test_gaps_as_short_as_a_timer_is_late_are_not_judged(rate: int, judged: bool, tmp_path: Path) -> None:
+    rows = request_rows(2000, every_ms=1000 / rate)
+    rows["send"] += np.where(np.arange(2000) % 4 < 2, 300_000, 0)  # two and two together, 0.3 ms late
+    schedule = {"scheduled": 2000, "span_ns": 2000 * 10**9 // rate, "arrival": "constant", "offered_rate": rate}
+    _, reasons = verdict_of(tmp_path, rows, schedule=schedule)
+    assert ("KS distance" in reasons) == judged
+
+
 @pytest.mark.parametrize(
     ("info", "expected", "words"),
     [
