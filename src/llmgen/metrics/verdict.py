@@ -23,7 +23,7 @@ from llmgen.metrics.figures import Summary, Verdict
 from llmgen.metrics.statistics import needed
 
 MIN_GAPS: Final = 20  # fewer gaps say nothing about a distribution: at 20 the step of a KS distance is 0.05
-KS_RATE: Final = 5000.0  # per second; above, gaps are as short as a kernel's timer is late: a C loop's are off by 0.1 too
+KS_RATE: Final = 5000.0  # per second; above, gaps are as short as a kernel's timer is late: a C loop's are 0.1 off too
 AT_ONCE: Final = "all at once"  # schedule.describe(): no time is promised to any request but the first
 WORKER_CPU_TARGET: Final = 0.6  # load of a worker that leaves room for bursts; for "how many would have been enough"
 
