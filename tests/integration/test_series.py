@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 
 from llmgen import series as module
@@ -61,8 +62,10 @@ def test_a_series_and_those_who_read_it(config: RunConfig) -> None:
     assert "search found" in run_command("list", directory.parent).stdout
     compared = run_command("compare", directory, directory, "--json")
     assert [one["run"].rpartition("/")[2] for one in json.loads(compared.stdout)["runs"]] == ["0001", "0002", "0003"]
-    exported = run_command("export", directory)
-    assert (exported.returncode, "export one of them" in exported.stderr) == (2, True)
+    exported = [json.loads(line) for line in run_command("export", directory).stdout.splitlines()]
+    assert {one["run"] for one in exported} == {1, 2, 3}
+    assert len({(one["label"], one["repeat"]) for one in exported}) == 3
+    assert len(exported) == sum(len(np.load(path)) for path in directory.glob("0*/requests.npy"))
     # complete: the next start is a new series
     assert run(config) != directory
 

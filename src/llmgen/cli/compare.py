@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from llmgen.metrics.comparison import Comparison, Rule, Side
+    from llmgen.report.compare import Group
 
 REGRESSED, UNUSABLE = 3, 4
 
@@ -50,17 +51,24 @@ def compare_command(
     junit: Path | None,
     as_json: bool,
 ) -> int:
-    """Compare each RUN with BASE: run directories, suites, or a committed summary.json."""
-    from llmgen.metrics.comparison import compare, parse_rule
+    """Compare each RUN with BASE: run directories, suites, or a committed summary.json.
+
+    Of two suites each cell (search, test: each step) is compared with the one of the same levels, over its repeats.
+    """
+    from llmgen.metrics.comparison import parse_rule
     from llmgen.report import compare as report
 
     given = [parse_rule(rule) for rule in fail_on]
-    bases = report.sides(base)
-    others = [side for path in runs for side in report.sides(path)]
-    found = report.pairs(bases, others)
-    comparisons = [compare(a, b, given or configured(b), margin / 100) for a, b in found]
+    bases = taken(base)
+    others = [group for path in runs for group in taken(path)]
+    found = report.paired(bases, others)
+    for key in report.alone(bases, others):
+        click.echo(f"llmgen: only one side has {key}: not compared", err=True)
+    sides = [side for _, run in found for side in run.sides.values()]
+    comparisons = [report.compared(a, b, given or configured(b), margin / 100) for a, b in found]
     if html is not None:
-        report.write_html(html, comparisons, [*bases, *others])
+        bases_shown = [side for group in bases for side in group.sides.values()]
+        report.write_html(html, comparisons, [*bases_shown, *sides])
     if junit is not None:
         write_junit(junit, comparisons)
     if as_json:
@@ -68,13 +76,24 @@ def compare_command(
     else:
         texts = [report.render(comparison, color=use_color()) for comparison in comparisons]
         click.echo("\n".join(texts), nl=False)
-    return outcome(comparisons, [b for _, b in found])
+    return outcome(comparisons, sides)
 
 
-def configured(side: Side) -> list[Rule]:
-    """The thresholds of the run's own configuration."""
+def taken(path: Path) -> list[Group]:
+    """What stands at the path; says what of a suite is left out."""
+    from llmgen.report import compare as report
+
+    found, missing = report.groups(path)
+    if missing:
+        click.echo(f"llmgen: {path}: {missing} incomplete runs are left out", err=True)
+    return found
+
+
+def configured(group: Group) -> list[Rule]:
+    """The thresholds of the runs' own configuration."""
     from llmgen.metrics.comparison import parse_rule
 
+    side = next(iter(group.sides.values()))
     config = {} if side.m is None else side.m.run.info.get("config") or {}
     return [parse_rule(str(rule)) for rule in config.get("regression") or ()]
 

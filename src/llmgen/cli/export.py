@@ -1,4 +1,4 @@
-"""`llmgen export`: a run for other programs."""
+"""`llmgen export`: a run, or the runs of a suite, for other programs."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import click
 
 from llmgen.cli.report import RUN
-from llmgen.cli.suite import is_suite_directory
 from llmgen.errors import ConfigError
 
 if TYPE_CHECKING:
     from llmgen.records import Run
+    from llmgen.report.export import Blocks
 
 
 @click.command(
@@ -27,32 +27,61 @@ Examples:
 \b
 Formats: jsonl, csv and parquet hold one record for each request; vllm-json is
 the file of vllm bench serve, by its definitions; openmetrics is the summary as
-text for Prometheus's node_exporter or a push gateway.""",
+text for Prometheus's node_exporter or a push gateway. Of a suite (matrix,
+--repeat, search, test) the first three hold all complete runs, with the columns
+run, cell, repeat and label.""",
 )
 @RUN
 @click.option("--format", "kind", type=click.Choice(["jsonl", "csv", "parquet", "vllm-json", "openmetrics"]),
               default="jsonl", show_default=True)  # fmt: skip
 @click.option("--output", type=click.Path(path_type=Path), metavar="FILE", help="Write there.  [default: stdout]")
 def export_command(run: Path, kind: str, output: Path | None) -> None:
-    """Write RUN's requests with their stamps, counts and status, or its summary. [default: runs/latest]"""
-    from llmgen.records import open_run
+    """Write RUN's requests with their stamps, counts and status, or its summary. [default: runs/latest]
 
-    if is_suite_directory(run):
-        raise ConfigError(f"{run}: a suite of several runs; export one of them, like {run}/0001")
-    found = open_run(run)
+    RUN may be a suite.
+    """
+    from llmgen.report.members import is_suite
+
     if kind == "parquet" and output is None:
         raise ConfigError("--format parquet: needs --output FILE")
+    notes: list[str] = []
     try:
-        if kind in ("vllm-json", "openmetrics"):
-            _write_text(_document(found, kind), output)
+        if is_suite(run):
+            _export_suite(run, kind, output, notes)
         else:
-            _write_requests(found, kind, output)
+            _export_run(run, kind, output, notes)
     except OSError as error:
         if output is None:
             raise
         raise ConfigError(f"--output {str(output)!r}: cannot be written: {error.strerror}") from None
-    for note in found.notes:
+    for note in notes:
         click.echo(f"llmgen: {note}", err=True)
+
+
+def _export_run(path: Path, kind: str, output: Path | None, notes: list[str]) -> None:
+    from llmgen.records import open_run
+    from llmgen.report.export import blocks
+
+    run = open_run(path)
+    notes += run.notes
+    if kind in ("vllm-json", "openmetrics"):
+        _write_text(_document(run, kind), output)
+    else:
+        _write_requests(blocks(run), str(run.info.get("run_id")), kind, output)
+
+
+def _export_suite(path: Path, kind: str, output: Path | None, notes: list[str]) -> None:
+    from llmgen.report.export import suite_blocks
+    from llmgen.report.members import members
+
+    found, missing = members(path)
+    if kind in ("vllm-json", "openmetrics"):
+        raise ConfigError(
+            f"--format {kind}: is one run's, {path} is a suite of {len(found)}: name one, like {found[0].path}"
+        )
+    if missing:
+        notes.append(f"{missing} runs that are not complete are left out")
+    _write_requests(suite_blocks(found), f"suite {path.resolve().name}", kind, output)
 
 
 def _document(run: Run, kind: str) -> str:
@@ -73,16 +102,16 @@ def _write_text(text: str, output: Path | None) -> None:
         output.write_text(text, encoding="utf-8")
 
 
-def _write_requests(run: Run, kind: str, output: Path | None) -> None:
+def _write_requests(found: Blocks, run_id: str, kind: str, output: Path | None) -> None:
     from llmgen.report.export import export
     from llmgen.report.interchange import write_parquet
 
     if output is None:
-        export(run, kind, sys.stdout)
+        export(found, kind, sys.stdout)
         return
     if kind == "parquet":
-        count = write_parquet(run, output)
+        count = write_parquet(found, output, run_id)
     else:
         with output.open("w", encoding="utf-8", newline="") as file:
-            count = export(run, kind, file)
+            count = export(found, kind, file)
     click.echo(f"{count} requests written to {output}", err=True)

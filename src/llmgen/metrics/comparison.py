@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 import msgspec
@@ -90,30 +90,35 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
         return any(change.regressed for change in self.rules) or any(" met → missed" in line for line in self.slo)
 
 
-def compare(base: Side, run: Side, rules: Sequence[Rule] = (), margin: float = MARGIN) -> Comparison:
-    """Everything that may be said about RUN against BASE."""
+def compare(
+    base: Side, run: Side, rules: Sequence[Rule] = (), margin: float = MARGIN, *, resampled: bool = True
+) -> Comparison:
+    """Everything that may be said about RUN against BASE; not `resampled`: without the bootstrap of raw values."""
+    notes = list(side_notes(base, run))
+    if not resampled:
+        base, run = replace(base, m=None), replace(run, m=None)
     changes = [
         _latency(base, run, metric, point, None, margin, absolute=False)
         for metric in COMPARED
         for point in COMPARED_POINTS
     ]
-    changes += [_rate(base, run, metric, None, _default_margin(metric, margin)) for metric in COMPARED_RATES]
-    judged = []
+    changes += [_rate(base, run, metric, None, default_margin(metric, margin)) for metric in COMPARED_RATES]
+    found_rules = []
     for rule in rules:
         if rule.metric in LATENCIES:
             assert rule.statistic is not None
             found = _latency(base, run, rule.metric, rule.statistic, rule.klass, rule.margin, absolute=rule.absolute)
         else:
             found = _rate(base, run, rule.metric, rule.klass, rule.margin)
-        judged.append(msgspec.structs.replace(found, regressed=found.verdict == "worse", rule=rule.expression))
+        found_rules.append(msgspec.structs.replace(found, regressed=found.verdict == "worse", rule=rule.expression))
     return Comparison(
         base=base.label,
         run=run.label,
         different=different(base.summary, run.summary),
         changes=tuple(change for change in changes if change.base is not None or change.run is not None),
-        rules=tuple(judged),
+        rules=tuple(found_rules),
         slo=tuple(_slo_changes(base.summary, run.summary)),
-        notes=tuple(_notes(base, run, judged)),
+        notes=(*notes, *rule_notes(found_rules)),
     )
 
 
@@ -187,7 +192,7 @@ def _latency(
             interval = _from_intervals(dists[0], dists[1], point)
     if relative is None and interval is not None and a > 0:
         relative = (interval[0] / a, interval[1] / a)
-    return _judged(name, klass, "ms", a, b, interval, relative, margin, absolute=absolute)
+    return judged(name, klass, "ms", a, b, interval, relative, margin, absolute=absolute)
 
 
 def _draws(side: Side, metric: str, probability: float, klass: str | None, seed: int) -> np.ndarray | None:
@@ -238,7 +243,7 @@ def _from_intervals(a: Dist, b: Dist, point: str) -> tuple[float, float] | None:
 # -- rates and shares -------------------------------------------------------------------------------------------------
 
 
-def _default_margin(metric: str, margin: float) -> float:
+def default_margin(metric: str, margin: float) -> float:
     return SHARE_MARGIN if metric in SHARES else margin
 
 
@@ -255,7 +260,7 @@ def _rate(base: Side, run: Side, metric: str, klass: str | None, margin: float) 
         low = difference - math.hypot(b[0] - b[1][0], a[1][1] - a[0])
         interval = (low, difference + math.hypot(b[1][1] - b[0], a[0] - a[1][0]))
     relative = (interval[0] / a[0], interval[1] / a[0]) if interval is not None and a[0] > 0 else None
-    return _judged(metric, klass, unit, a[0], b[0], interval, relative, margin, absolute=share)
+    return judged(metric, klass, unit, a[0], b[0], interval, relative, margin, absolute=share)
 
 
 def _told(side: Side, metric: str, klass: str | None) -> tuple[float, tuple[float, float] | None] | None:
@@ -302,7 +307,7 @@ def _window_interval(summary: Summary, metric: str, value: float) -> tuple[float
 # -- judgement --------------------------------------------------------------------------------------------------------
 
 
-def _judged(
+def judged(
     name: str,
     klass: str | None,
     unit: str,
@@ -314,6 +319,7 @@ def _judged(
     *,
     absolute: bool,
 ) -> Change:
+    """A change from a to b with its verdict; margin: a share of a, or absolute."""
     metric = name if name in (*RATES, *SHARES) else name.rpartition("_")[0]
     sign = -1 if metric in HIGHER_IS_BETTER else 1
     difference = b - a
@@ -353,7 +359,7 @@ def _slo_changes(base: Summary, run: Summary) -> Iterable[str]:
             yield f"{expression}: {old} → {new}"
 
 
-def _notes(base: Side, run: Side, rules: Sequence[Change]) -> Iterable[str]:
+def side_notes(base: Side, run: Side) -> Iterable[str]:
     for name, side in (("base", base), ("run", run)):
         status = side.summary.verdict.status
         if status != "valid":
@@ -361,6 +367,9 @@ def _notes(base: Side, run: Side, rules: Sequence[Change]) -> Iterable[str]:
             yield f"the {name} is {status}{': ' + reason[0] if reason else ''}"
     if base.m is None or run.m is None:
         yield "one side has no records: intervals are those of the summaries"
+
+
+def rule_notes(rules: Sequence[Change]) -> Iterable[str]:
     for change in rules:
         if change.base is None or change.run is None:
             yield f"{change.rule}: cannot be judged, a side has no such value"

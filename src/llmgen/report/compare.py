@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,8 +14,9 @@ from rich.text import Text
 
 from llmgen.errors import RecordError
 from llmgen.metrics import series
-from llmgen.metrics.comparison import Change, Comparison, Side
+from llmgen.metrics.comparison import Change, Comparison, Rule, Side, compare
 from llmgen.metrics.measurements import Measurements
+from llmgen.metrics.repeats import over_repeats
 from llmgen.metrics.statistics import QUANTILES
 from llmgen.metrics.summary import read_summary, summary_of
 from llmgen.records import open_run
@@ -22,6 +24,7 @@ from llmgen.report import page
 from llmgen.report.canvas import canvas, columns, heading, item, number, share
 from llmgen.report.escaping import plain
 from llmgen.report.junit import Case
+from llmgen.report.members import is_suite, members
 from llmgen.report.palette import PALETTE
 from llmgen.report.plots import Figure, label, points
 
@@ -39,47 +42,71 @@ NAMES: Final = {
 }
 
 
-def sides(path: Path) -> list[Side]:
-    """What stands at `path`: a run directory, a summary.json, or the runs of a suite. Raises RecordError."""
-    if path.is_dir() and (path / "run.json").exists():
-        m = Measurements(open_run(path))
-        return [Side(path.name, summary_of(m), m)]
-    if path.is_dir() and (path / "suite.json").exists():
-        return [Side(f"{path.name}/{name}", *_measured(run)) for name, run in _runs_of(path).items()]
-    return [Side(path.name if path.is_dir() else path.stem, read_summary(path))]
+@dataclass(frozen=True)
+class Group:
+    """What is compared as one: a run, or a cell's runs by their repeats. key: the cell's label; None: no suite."""
+
+    label: str
+    key: str | None
+    sides: dict[int, Side]
 
 
-def _runs_of(suite: Path) -> dict[str, Path]:
-    """The complete runs of a suite by their number, their last try. Raises RecordError for a suite without any."""
-    try:
-        told = msgspec.json.decode((suite / "suite.json").read_bytes())
-    except (OSError, ValueError) as error:  # msgspec.DecodeError and UnicodeDecodeError are ValueErrors
-        raise RecordError(f"{suite}/suite.json: unreadable ({error})") from None
-    runs = told.get("runs") if isinstance(told, dict) else None
-    names = [
-        str(run.get("directory")) for run in runs or () if isinstance(run, dict) and run.get("state") == "complete"
-    ]
-    found = {name.partition("-")[0]: suite / name for name in names if (suite / name / "run.json").exists()}
+def groups(path: Path) -> tuple[list[Group], int]:
+    """What stands at `path`: a run directory, a summary.json, or the cells of a suite; and how many of a suite's runs
+    are left out, being incomplete. Raises RecordError."""
+    if not is_suite(path):
+        m = Measurements(open_run(path)) if path.is_dir() and (path / "run.json").exists() else None
+        summary = read_summary(path) if m is None else summary_of(m)
+        label = path.name if path.is_dir() else path.stem
+        return [Group(label, None, {0: Side(label, summary, m)})], 0
+    found, missing = members(path)
+    cells: dict[str, Group] = {}
+    for one in found:
+        m = Measurements(open_run(one.path))
+        side = Side(f"{path.name}/{one.path.name}", summary_of(m), m)
+        group = cells.setdefault(one.label, Group(f"{path.name} ({one.label})", one.label, {}))
+        group.sides[one.repeat] = side
+    return list(cells.values()), missing
+
+
+def paired(bases: Sequence[Group], runs: Sequence[Group]) -> list[tuple[Group, Group]]:
+    """Each run with its base: the one base of all, or, of two suites, each cell with the one of the same levels."""
+    if len(bases) == 1 and len(bases[0].sides) == 1 and not _both(bases[0], runs):
+        return [(bases[0], Group(side.label, None, {0: side})) for group in runs for side in group.sides.values()]
+    single = [group.label for group in runs if group.key is None]
+    if single:
+        raise RecordError(
+            f"the base is a suite, {single[0]} is one run: compare it with one of the suite's runs, like SUITE/0001"
+        )
+    by_key = {group.key: group for group in bases}
+    found = [(by_key[group.key], group) for group in runs if group.key in by_key]
     if not found:
-        raise RecordError(f"{suite}: a suite without a complete run")
-    return dict(sorted(found.items()))
-
-
-def _measured(path: Path) -> tuple[Any, Measurements]:
-    m = Measurements(open_run(path))
-    return summary_of(m), m
-
-
-def pairs(bases: Sequence[Side], runs: Sequence[Side]) -> list[tuple[Side, Side]]:
-    """Each run with its base: the one base of all, or, of two suites, the run of the same name."""
-    if len(bases) == 1:
-        return [(bases[0], run) for run in runs]
-    by_name = {base.label.rpartition("/")[2]: base for base in bases}
-    found = [(by_name[name], run) for run in runs if (name := run.label.rpartition("/")[2]) in by_name]
-    if not found:
-        known = ", ".join(by_name)
-        raise RecordError(f"no run of the suite has a counterpart in the base; the base's runs: {known}")
+        known = "; ".join(str(key) for key in list(by_key)[:8])
+        raise RecordError(f"no cell of the suite has a counterpart in the base, whose cells are: {known}")
     return found
+
+
+def _both(base: Group, runs: Sequence[Group]) -> bool:
+    """Whether both are suites that have this cell."""
+    return base.key is not None and any(group.key == base.key for group in runs)
+
+
+def alone(bases: Sequence[Group], runs: Sequence[Group]) -> list[str]:
+    """Cells of two suites that only one of them has."""
+    keys = {group.key for group in bases} ^ {group.key for group in runs}
+    return [] if None in keys else sorted(str(key) for key in keys)
+
+
+def compared(base: Group, run: Group, rules: Sequence[Rule], margin: float) -> Comparison:
+    """One comparison of two groups; repeats of the same number are pairs, else the first ones, the second ones …"""
+    common = sorted(base.sides.keys() & run.sides.keys())
+    if common:
+        found = [(base.sides[number], run.sides[number]) for number in common]
+    else:
+        found = list(zip(base.sides.values(), run.sides.values(), strict=False))
+    if len(found) == 1:
+        return compare(*found[0], rules, margin)
+    return over_repeats(found, base.label, run.label, rules, margin)
 
 
 # -- terminal ---------------------------------------------------------------------------------------------------------
@@ -125,7 +152,7 @@ def _slo(console: Console, comparison: Comparison) -> None:
     if comparison.slo:
         heading(console, "OBJECTIVES", "whose outcome changed")
         for line in comparison.slo:
-            item(console, "•", plain(line), "red" if line.endswith("missed") else "green")
+            item(console, "•", plain(line), "red" if "→ missed" in line else "green")
 
 
 def name(change: Change) -> str:

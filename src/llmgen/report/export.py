@@ -1,4 +1,4 @@
-"""Requests of a run as CSV or JSON Lines: one record a request, enums by name, times in ms since the start of the run.
+"""Requests of runs as CSV or JSON Lines: one record a request, enums by name, times in ms since the start of its run.
 
 What did not happen and what nobody told is empty in CSV and null in JSON. Cells of CSV cannot become formulas, and no
 control character of a name or URL reaches the file.
@@ -7,7 +7,7 @@ control character of a name or URL reaches the file.
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import IntEnum, IntFlag
 from typing import IO, Any, Final
 
@@ -18,8 +18,9 @@ from llmgen.columns import REQUEST_DTYPE, Finish, Flag, OutputSource, Status
 from llmgen.errors import ConfigError
 from llmgen.metrics import definitions
 from llmgen.plan import ANY_TARGET
-from llmgen.records import Run
+from llmgen.records import Run, open_run
 from llmgen.report.escaping import plain, spreadsheet
+from llmgen.report.members import Member
 
 FORMATS: Final = ("csv", "jsonl")
 BLOCK_ROWS: Final = 1 << 14  # 4 MiB of rows at a time: memory does not grow with the run
@@ -44,23 +45,36 @@ COUNTS: Final = (  # -1: not told
 METRICS: Final = ("ttft", "ttft_from_due", "ttfo", "tpot", "stall", "e2e", "e2e_from_due", "queue")
 
 
-def export(run: Run, format: str, out: IO[str]) -> int:
-    """Writes all requests in `format`; returns how many. Open a file for CSV with newline=""."""
+Blocks = Iterator[dict[str, list[Any]]]
+
+
+def export(found: Blocks, format: str, out: IO[str]) -> int:
+    """Writes all requests of `blocks` or `suite_blocks` in `format`; returns how many. Open a file for CSV with
+    newline=""."""
     writers: dict[str, Callable[[Iterator[dict[str, Any]], IO[str]], int]] = {"csv": _write_csv, "jsonl": _write_jsonl}
     if format not in writers:
         raise ConfigError(f"format {format!r} is unknown; known: {', '.join(FORMATS)}")
-    return writers[format](records(run), out)
+    return writers[format](records(found), out)
 
 
-def records(run: Run) -> Iterator[dict[str, Any]]:
+def records(found: Blocks) -> Iterator[dict[str, Any]]:
     """One dict a request, all with the same keys in the same order."""
-    for columns in blocks(run):
+    for columns in found:
         names = list(columns)
         for values in zip(*columns.values(), strict=True):
             yield dict(zip(names, values, strict=True))
 
 
-def blocks(run: Run) -> Iterator[dict[str, list[Any]]]:
+def suite_blocks(members: Iterable[Member]) -> Blocks:
+    """The requests of a suite's runs one after the other, behind columns that tell which run, cell and repeat."""
+    for one in members:
+        marks = {"run": one.number, "cell": one.cell, "repeat": one.repeat, "label": one.label}
+        for columns in blocks(open_run(one.path)):
+            count = len(columns["index"])
+            yield {**{name: [value] * count for name, value in marks.items()}, **columns}
+
+
+def blocks(run: Run) -> Blocks:
     """The same as columns of at most BLOCK_ROWS requests; at least one block, so that the names are known."""
     rows = run.requests
     start = int(run.info.get("start_ns") or (rows["due"].min() if len(rows) else 0))

@@ -14,9 +14,9 @@ from llmgen.errors import ConfigError
 from llmgen.metrics.measurements import Measurements
 from llmgen.metrics.profiles import vllm_values
 from llmgen.records import Run
-from llmgen.report.export import blocks
+from llmgen.report.export import Blocks
 
-TEXTS: Final = frozenset({"class", "target", "status", "finish_reason", "output_source", "flags"})
+TEXTS: Final = frozenset({"label", "class", "target", "status", "finish_reason", "output_source", "flags"})
 VLLM_PERCENTILES: Final = (50, 90, 95, 99)
 VLLM_METRICS: Final = ("ttft", "tpot", "itl", "e2el")
 
@@ -24,7 +24,7 @@ VLLM_METRICS: Final = ("ttft", "tpot", "itl", "e2el")
 # -- Parquet ----------------------------------------------------------------------------------------------------------
 
 
-def write_parquet(run: Run, path: Path) -> int:
+def write_parquet(found: Blocks, path: Path, run_id: str) -> int:
     """All requests as one row group a block; returns how many. Raises ConfigError without pyarrow (extra `parquet`)."""
     try:
         import pyarrow as pa
@@ -32,9 +32,9 @@ def write_parquet(run: Run, path: Path) -> int:
     except ImportError:
         raise ConfigError("--format parquet needs pyarrow: pip install 'llmgen[parquet]'") from None
     writer, count = None, 0
-    metadata = {"llmgen.run_id": str(run.info.get("run_id")), "llmgen.schema": "llmgen.export/1"}
+    metadata = {"llmgen.run_id": run_id, "llmgen.schema": "llmgen.export/1"}
     try:
-        for columns in blocks(run):
+        for columns in found:
             schema = pa.schema([(name, _arrow_type(pa, name)) for name in columns], metadata=metadata)
             table = pa.table(
                 {name: pa.array(values, schema.field(name).type) for name, values in columns.items()}, schema

@@ -98,25 +98,6 @@ def test_junit(folder: Path, tmp_path: Path) -> None:
     assert 'tests="2" failures="1"' in text
 
 
-def test_suites_are_paired_by_the_names_of_their_runs(
-    folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    for suite, names in (("a", ("0001", "0002")), ("b", ("0002", "0001", "0003"))):
-        for name in names:
-            shutil.copytree(folder / ("base" if suite == "a" or name == "0001" else "slow"), tmp_path / suite / name)
-        runs = [{"directory": name, "state": "complete"} for name in names]
-        runs.append({"directory": "0009", "state": "running"})
-        (tmp_path / suite / "suite.json").write_text(json.dumps({"runs": runs}))
-    assert call(tmp_path / "a", tmp_path / "b", "--fail-on", "ttft_p95:5%") == 3
-    out = capfd.readouterr().out
-    assert re.findall(r"COMPARE +(\S+) → (\S+)", out) == [("a/0001", "b/0001"), ("a/0002", "b/0002")]
-    assert "✓ ttft_p95:5%" in out
-    assert "✗ ttft_p95:5%" in out
-    (tmp_path / "c").mkdir()
-    (tmp_path / "c" / "suite.json").write_text("{}")
-    assert call(tmp_path / "c", folder / "slow") == 2
-
-
 def test_the_page_draws_all_runs_and_keeps_their_names_harmless(folder: Path, tmp_path: Path) -> None:
     odd = tmp_path / "odd"
     make(odd, seed=3, classes=[{"name": HOSTILE, "slo": ["ttft<1ms"], "stream": True}], model=HOSTILE)

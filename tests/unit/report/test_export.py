@@ -15,7 +15,7 @@ from fabricate import event_rows, never_sent, request_rows, run_info, write_run
 from llmgen.columns import Flag, Status
 from llmgen.errors import ConfigError
 from llmgen.records import Run, open_run
-from llmgen.report.export import export
+from llmgen.report.export import blocks, export
 from llmgen.report.interchange import vllm_json, write_parquet
 
 HOSTILE = '=1+1\x1b[31m\0\r\n,"'
@@ -32,7 +32,7 @@ def run(tmp_path: Path) -> Run:
 
 def written(run: Run, format: str) -> str:
     out = io.StringIO(newline="")
-    assert export(run, format, out) == 5
+    assert export(blocks(run), format, out) == 5
     return out.getvalue()
 
 
@@ -61,12 +61,12 @@ def test_csv(run: Run) -> None:
     for character in "\x1b\0":
         assert character not in text
     with pytest.raises(ConfigError, match="csv, jsonl"):
-        export(run, "xml", io.StringIO())
+        export(blocks(run), "xml", io.StringIO())
 
 
 def test_parquet(run: Run, tmp_path: Path) -> None:
     file = tmp_path / "r.parquet"
-    assert write_parquet(run, file) == 5
+    assert write_parquet(blocks(run), file, "r1") == 5
     table = pyarrow.parquet.read_table(file)
     records = [json.loads(line) for line in written(run, "jsonl").splitlines()]
     rows = table.to_pylist()
@@ -83,19 +83,19 @@ def test_parquet(run: Run, tmp_path: Path) -> None:
 
 def test_parquet_of_nothing_and_of_several_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     empty = open_run(write_run(tmp_path / "a", request_rows(0), event_rows(request_rows(0)), run_info(0)))
-    assert write_parquet(empty, tmp_path / "a.parquet") == 0
+    assert write_parquet(blocks(empty), tmp_path / "a.parquet", "x") == 0
     assert pyarrow.parquet.read_table(tmp_path / "a.parquet").num_rows == 0
     monkeypatch.setattr("llmgen.report.export.BLOCK_ROWS", 7)
     rows = request_rows(20)
     full = open_run(write_run(tmp_path / "b", rows, event_rows(rows), run_info(20)))
-    assert write_parquet(full, tmp_path / "b.parquet") == 20
+    assert write_parquet(blocks(full), tmp_path / "b.parquet", "x") == 20
     assert pyarrow.parquet.read_table(tmp_path / "b.parquet")["index"].to_pylist() == list(range(20))
 
 
 def test_parquet_says_what_to_install(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(ConfigError, match=r"pip install 'llmgen\[parquet\]'"):
-        write_parquet(run, tmp_path / "x")
+        write_parquet(blocks(run), tmp_path / "x", "x")
 
 
 def test_the_file_of_vllm(tmp_path: Path) -> None:
