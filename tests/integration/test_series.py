@@ -34,7 +34,7 @@ def doubling(config: RunConfig, series: Series) -> None:
 
 
 def run(config: RunConfig, function: Callable[[RunConfig, Series], None] = doubling, **more: Any) -> Path:
-    with opened(config, "search", quiet=True, **more) as series:
+    with opened(config, "trial", quiet=True, **more) as series:
         function(config, series)
     return series.directory
 
@@ -47,7 +47,7 @@ def config(tmp_path: Path, serve: Any) -> RunConfig:
 def test_a_series_and_those_who_read_it(config: RunConfig) -> None:
     directory = run(config)
     suite = read_suite(directory)
-    assert (suite.kind, suite.state, suite.outcome, suite.conclusion) == ("search", "complete", "found", {"last": 400})
+    assert (suite.kind, suite.state, suite.outcome, suite.conclusion) == ("trial", "complete", "found", {"last": 400})
     assert [(one.label, one.rate, one.directory) for one in suite.runs] == [
         ("rate 100", 100, "0001"),
         ("rate 200", 200, "0002"),
@@ -55,11 +55,11 @@ def test_a_series_and_those_who_read_it(config: RunConfig) -> None:
     ]
     report = run_command("report", directory)
     assert report.returncode == 0, report.stderr
-    assert "search double: found" in report.stdout
+    assert "trial double: found" in report.stdout
     assert "3 rate 400" in report.stdout
     told = json.loads(run_command("report", directory, "--format", "json").stdout)
     assert told["conclusion"] == {"last": 400}
-    assert "search found" in run_command("list", directory.parent).stdout
+    assert "trial found" in run_command("list", directory.parent).stdout
     compared = run_command("compare", directory, directory, "--json")
     assert [one["run"].rpartition("/")[2] for one in json.loads(compared.stdout)["runs"]] == ["0001", "0002", "0003"]
     exported = [json.loads(line) for line in run_command("export", directory).stdout.splitlines()]
@@ -147,7 +147,7 @@ def test_an_interrupt_keeps_what_ran(config: RunConfig, monkeypatch: pytest.Monk
     assert found.value.taken.summary.requests.scheduled == 10
     directory = found.value.taken.directory.parent
     assert (read_suite(directory).state, read_suite(directory).runs[0].state) == ("incomplete", "incomplete")
-    assert "search unfinished, 0 runs" in run_command("list", directory.parent).stdout
+    assert "trial unfinished, 0 runs" in run_command("list", directory.parent).stdout
     monkeypatch.setattr(module, "run", real)
     assert run(config) == directory
 
