@@ -1,6 +1,6 @@
 """llmgen search on an engine against the capacity that the engine's offline model gives for the same objectives.
 
-    nice -n -20 python benchmarks/search_accuracy.py [--rounds 2]
+    nice -n -20 python benchmarks/search_accuracy.py [--rounds 2] [--seed 1]
 
 Both by one definition (docs/search.md): the largest rate at which the lower end of the interval of the share of
 requests with TTFT < 150 ms and TPOT < 50 ms reaches 99 %. The offline model takes SEEDS Poisson loads of SECONDS each
@@ -58,14 +58,14 @@ def offline() -> float:
     return low
 
 
-def searched(folder: str) -> dict[str, object]:
+def searched(folder: str, seed: int) -> dict[str, object]:
     """suite.json's conclusion of one search."""
     with Endpoint(Options(engine=ENGINE)) as endpoint:
         command = [
             *(sys.executable, "-m", "llmgen", "search", "--url", endpoint.url, "--out", folder, "--json"),
             *("--input-tokens", str(INPUT), "--output-tokens", str(OUTPUT), "--rate-min", "10", "--tolerance", "0.03"),
             *("--slo", f"ttft<{TTFT_MS}ms", "--slo", f"tpot<{TPOT_MS}ms", "--target", str(TARGET)),
-            *("--confidence", str(CONFIDENCE), "--runs", "12", "--duration", "30s"),
+            *("--confidence", str(CONFIDENCE), "--runs", "12", "--duration", "30s", "--seed", str(seed)),
         ]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     suite = json.loads(done.stdout)
@@ -78,12 +78,13 @@ def searched(folder: str) -> dict[str, object]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=2)
-    rounds = parser.parse_args().rounds
+    parser.add_argument("--seed", type=int, default=1, help="of the first round; the next have 1,000 more each")
+    options = parser.parse_args()
     true = offline()
     print(f"offline model: {true:.1f} req/s ({meets(true)[1]:.2%} good)", flush=True)
-    for number in range(1, rounds + 1):
+    for number in range(1, options.rounds + 1):
         with tempfile.TemporaryDirectory() as folder:
-            found = searched(folder)
+            found = searched(folder, options.seed + 1000 * (number - 1))
         points = found["points"]
         assert isinstance(points, list)
         capacity = found["capacity"]
