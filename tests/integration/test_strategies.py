@@ -77,16 +77,16 @@ def test_load(tmp_path: Path, serve: Any, rate: int) -> None:
 
 
 @pytest.mark.full
-def test_stress_names_what_happens_beyond_the_peak_and_stops(tmp_path: Path, serve: Any) -> None:
+def test_stress_names_saturation_and_stops(tmp_path: Path, serve: Any) -> None:
     url = serve(engine=ENGINE).url
-    more = ("--rate", 42, "--factor", 1.5, "--hold", "6s", "--before", "3s", "--watch", "20s")
+    # just below the peak of 49/s, so that the next step brings no more answers
+    more = ("--rate", 46, "--factor", 1.5, "--hold", "6s", "--before", "3s", "--watch", "20s")
     done = run_command(*flags("stress", url, tmp_path, *GOAL, *more))
     suite, conclusion = concluded(tmp_path)
     assert done.returncode == 0, done.stdout
-    # 42, 63 (beyond the peak: it ends there), and back
+    # 46, 69 (beyond the peak: it ends there), and back
     assert len(suite.runs) == 3
-    # between two steps around the peak throughput still rises a little: then the waiting is what is named
-    assert {"saturation", "queueing"} & {one.rule for one in conclusion.findings}
+    assert "saturation" in [one.rule for one in conclusion.findings]
     assert conclusion.figures["recovery_s"] is not None
     assert 0.5 < conclusion.figures["recovery_s"] < 15
     assert conclusion.figures["overload_throughput_share"] == pytest.approx(1, abs=0.2)
