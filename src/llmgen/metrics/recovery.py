@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from llmgen.columns import NOT_FAILED, Status
+from llmgen.columns import Status
 from llmgen.metrics.conclusion import Outage
 
 ATTAINED_OVER_S: Final = 5.0  # metrics.md, Recovery
@@ -175,8 +175,3 @@ def outages(status: np.ndarray, end_s: np.ndarray, run: int) -> list[Outage]:
         failures = {Status(int(name)).name: int(n) for name, n in zip(names, counts, strict=True)}
         found.append(Outage(run=run, from_s=float(end[a]), until_s=until, failures=failures))
     return found
-
-
-def failed(status: np.ndarray) -> np.ndarray:
-    """Failed requests, bool."""
-    return ~np.isin(status, [int(one) for one in NOT_FAILED])

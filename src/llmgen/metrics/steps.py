@@ -10,11 +10,12 @@ import numpy as np
 from llmgen.columns import Status
 from llmgen.metrics import series
 from llmgen.metrics.conclusion import Course, Mark, Outage, Step
+from llmgen.metrics.definitions import failed
 from llmgen.metrics.diagnosis import Thirds, saturation
 from llmgen.metrics.figures import Finding
 from llmgen.metrics.goal import Goal
 from llmgen.metrics.measurements import Measurements
-from llmgen.metrics.recovery import failed, growth, outages, unending
+from llmgen.metrics.recovery import growth, outages, unending
 from llmgen.metrics.series import Bins
 
 IN_FLIGHT_BINS: Final = 40  # of a step: its slope needs no more
@@ -46,7 +47,7 @@ def step_of(
     seconds, count = (end - start) / 1e9, int(np.count_nonzero(mask))
     flying, width = _in_flight(m, start, end)
     offered = count / seconds
-    bad = failed(r["status"]) & mask
+    bad = failed(r) & mask
     names, counts = np.unique(r["status"][bad], return_counts=True)
     return Step(
         label=label,

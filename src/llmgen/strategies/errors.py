@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from llmgen.columns import Status
-from llmgen.metrics.recovery import failed
+from llmgen.metrics.definitions import failed
 from llmgen.records import read_errors
 from llmgen.series import Taken
 
@@ -48,7 +48,7 @@ def first_errors(runs: Sequence[Taken]) -> list[FirstError]:
     for taken in runs:
         run = taken.open()
         start, rows = int(run.info.get("start_ns") or 0), run.requests
-        bad = np.flatnonzero(failed(rows["status"]))
+        bad = np.flatnonzero(failed(rows))
         when = np.where(rows["end"][bad] >= 0, rows["end"][bad], rows["due"][bad])
         words = {str(one.get("status")): str(one.get("text") or "") for one in reversed(read_errors(taken.directory))}
         for row in bad[np.argsort(when, kind="stable")]:

@@ -29,9 +29,10 @@ from llmgen.config import RunConfig
 from llmgen.decoding import Seconds, wrong
 from llmgen.metrics import series as over_time
 from llmgen.metrics.conclusion import Answer, Conclusion, Course, Mark, Step
+from llmgen.metrics.definitions import failed
 from llmgen.metrics.goal import Goal
 from llmgen.metrics.measurements import Measurements
-from llmgen.metrics.recovery import failed, recovered_at, rises
+from llmgen.metrics.recovery import recovered_at, rises
 from llmgen.metrics.series import Bins
 from llmgen.metrics.steps import course_of
 from llmgen.series import Series, Taken
@@ -131,7 +132,7 @@ def spike_of(m: Measurements, goal: Goal, up_s: float, down_s: float, until_s: f
     good = goal.good(m)
     taken_in = recovered_at(due, good, goal.target, up_s, down_s)
     recovered = recovered_at(due, good, goal.target, down_s, until_s)
-    bad = failed(m.requests["status"]) & (due >= up_s) & (due < until_s)
+    bad = failed(m.requests) & (due >= up_s) & (due < until_s)
     return Spike(
         up_s=up_s,
         down_s=down_s,
@@ -155,7 +156,7 @@ def capacity_of(m: Measurements, up_s: float, down_s: float) -> list[Rise]:
 def outside(m: Measurements, spikes: list[Spike]) -> int:
     """Failed requests that were due neither in a spike nor before it was got over."""
     due = (m.requests["due"] - m.start_ns) / 1e9
-    bad = failed(m.requests["status"])
+    bad = failed(m.requests)
     for one in spikes:
         over = one.until_s if one.recovered_s is None else one.down_s + one.recovered_s
         bad &= ~((due >= one.up_s) & (due < over))
