@@ -24,10 +24,20 @@ from llmgen.decoding import Seconds, wrong
 from llmgen.metrics.conclusion import Answer, Conclusion, Step
 from llmgen.metrics.slo import parse
 from llmgen.series import Series
-from llmgen.strategies.taking import Test, at_rate, expected_rate, missed, objectives_missed, told
+from llmgen.strategies.taking import (
+    TARGET_HELP,
+    Test,
+    at_rate,
+    expected_rate,
+    missed,
+    ms,
+    objectives_missed,
+    told,
+)
 
 HOPELESS: Final = 0.5  # error rate
 TOGETHER: Final = "together"
+ALONE: Final = "alone"
 
 
 class Parameters(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,7 +51,7 @@ HELP: Final = {
     "share": "Share of the expected rate that is offered.",
     "each": "Requests of a run.",
     "most": "Length of a run at most, if that many requests take longer.",
-    "target": "Share of the requests that must be good.  [default: what the objectives say, else 0.95]",
+    "target": TARGET_HELP,
 }
 
 
@@ -60,7 +70,7 @@ def run(config: RunConfig, series: Series, parameters: Parameters) -> Conclusion
     seconds = min(parameters.most, parameters.each / rate / 0.75)
     test = Test("baseline", "what does the server do when it is not loaded?", config, series, parameters.target)
     classes = list(config.workload.mix)
-    turns = [*(classes if len(classes) > 1 else []), TOGETHER]
+    turns = [*(classes if len(classes) > 1 else []), TOGETHER if classes else ALONE]
 
     def summing() -> Conclusion:
         failures = []
@@ -72,9 +82,8 @@ def run(config: RunConfig, series: Series, parameters: Parameters) -> Conclusion
         return test.concluded(failures, answers, figures_of(test.steps), advice=advice)
 
     test.summing = summing
-    for turn, name in enumerate(turns):
-        one = config if name == TOGETHER else alone(config, name)
-        label = name if name != TOGETHER else TOGETHER if classes else "alone"
+    for turn, label in enumerate(turns):
+        one = alone(config, label) if label in classes else config
         step = test.step(label, at_rate(one, rate, seconds, turn), rate)
         if step.error_rate is not None and step.error_rate > HOPELESS:
             test.notes.append(f"stopped after {told(rate)} of {label}: {100 * step.error_rate:.3g} % failed")
@@ -93,14 +102,14 @@ def answered(steps: list[Step]) -> list[Answer]:
     """What being together costs each figure of the median over the classes alone."""
     singles, both = steps[:-1], steps[-1]
     told_of = [
-        f"{one.label}: TTFT p50 {_ms(one.ttft_p50_ms)}, TPOT p50 {_ms(one.tpot_p50_ms)}, E2E p50 {_ms(one.e2e_p50_ms)}"
+        f"{one.label}: TTFT p50 {ms(one.ttft_p50_ms)}, TPOT p50 {ms(one.tpot_p50_ms)}, E2E p50 {ms(one.e2e_p50_ms)}"
         for one in singles
     ]
     return [
         Answer(question="alone", text="; ".join(told_of)),
         Answer(
             question="together",
-            text=f"TTFT p50 {_ms(both.ttft_p50_ms)}, TPOT p50 {_ms(both.tpot_p50_ms)}, E2E p50 {_ms(both.e2e_p50_ms)}",
+            text=f"TTFT p50 {ms(both.ttft_p50_ms)}, TPOT p50 {ms(both.tpot_p50_ms)}, E2E p50 {ms(both.e2e_p50_ms)}",
         ),
     ]
 
@@ -111,7 +120,3 @@ def figures_of(steps: list[Step]) -> dict[str, float | None]:
         for name in ("ttft_p50_ms", "tpot_p50_ms", "e2e_p50_ms"):
             found[f"{one.label}.{name}"] = getattr(one, name)
     return found
-
-
-def _ms(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3g} ms"

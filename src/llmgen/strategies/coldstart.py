@@ -40,9 +40,8 @@ from llmgen.metrics.recovery import REFUSED
 from llmgen.metrics.server import readings_of
 from llmgen.metrics.statistics import Shift, paired_shift, shift
 from llmgen.series import Series
-from llmgen.strategies.taking import Test, missed
+from llmgen.strategies.taking import TARGET_HELP, Test, missed
 
-ASKS: Final = "how long until a server is ready, and how slow are its first requests?"
 UNFINISHED: Final = "it did not come to its end: what follows is what ran until then"  # until it is finished
 COLD: Final = 5  # first requests that are compared: what is made at first use is made by then
 FEWEST: Final = 8  # of each sample: fewer have no interval worth the name
@@ -62,7 +61,7 @@ HELP: Final = {
     "first": "Requests of the first run.",
     "warm": "Requests of the warm run, and of its repetition.",
     "rounds": "How often all begins anew if the target goes away.",
-    "target": "Share of the requests that must be good.  [default: what the objectives say, else 0.95]",
+    "target": TARGET_HELP,
 }
 
 

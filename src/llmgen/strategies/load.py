@@ -29,7 +29,16 @@ from llmgen.metrics.conclusion import Answer, Conclusion, Step
 from llmgen.metrics.goal import Goal
 from llmgen.metrics.steps import saturated
 from llmgen.series import Series
-from llmgen.strategies.taking import Test, at_rate, expected_rate, missed, objectives_missed, told
+from llmgen.strategies.taking import (
+    TARGET_HELP,
+    Test,
+    at_rate,
+    expected_rate,
+    missed,
+    ms,
+    objectives_missed,
+    told,
+)
 
 CLIMBING: Final = 1.5  # times the median of the lowest step: beyond what steps differ by
 PLATEAU: Final = 0.5  # so much of the growth in load must come out as throughput
@@ -46,7 +55,7 @@ HELP: Final = {
     "steps": "Steps of the ramp.",
     "hold": "Length of a step.",
     "stop_errors": "Stop when this share of a step's requests fails.",
-    "target": "Share of the requests that must be good.  [default: what the objectives say, else 0.95]",
+    "target": TARGET_HELP,
 }
 
 
@@ -60,13 +69,13 @@ def check(config: RunConfig, parameters: Parameters) -> float:
 def run(config: RunConfig, series: Series, parameters: Parameters) -> Conclusion:
     expected = check(config, parameters)
     test = Test("load", "does the server keep its objectives at the expected load?", config, series, parameters.target)
-    stopped: list[str] = []
+    stopped: str | None = None
 
     def summing() -> Conclusion:
         answers, figures = answered(test.steps, test.goal)
         failures, findings = [], []
-        if stopped:
-            failures.append(f"the ramp stopped below {told(expected)}, or at it: {stopped[0]}")
+        if stopped is not None:
+            failures.append(f"the ramp stopped below {told(expected)}, or at it: {stopped}")
         if test.runs:
             last = test.steps[-1]
             failures += missed(test.goal, last, last.label) + objectives_missed(test.runs[-1], last.label)
@@ -83,9 +92,8 @@ def run(config: RunConfig, series: Series, parameters: Parameters) -> Conclusion
             longer = at_rate(config, rate, 2 * parameters.hold, turn)
             step = test.step(f"{told(rate)}, held {format_duration(2 * parameters.hold)}", longer, rate)
         turn += 1
-        why = stop(step, parameters.stop_errors)
-        if why is not None:
-            stopped.append(why)
+        stopped = stop(step, parameters.stop_errors)
+        if stopped is not None:
             break
     return test.finish(summing())
 
@@ -167,10 +175,10 @@ def slow_tokens(steps: list[Step], goal: Goal) -> Step | None:
 def _latency(steps: list[Step], climb: Step | None) -> str:
     low, high = steps[0], steps[-1]
     if climb is None:
-        return f"does not climb: TTFT p50 {_ms(low.ttft_p50_ms)} → {_ms(high.ttft_p50_ms)}"
+        return f"does not climb: TTFT p50 {ms(low.ttft_p50_ms)} → {ms(high.ttft_p50_ms)}"
     return (
-        f"starts to climb at {told(climb.offered_per_s)}: TTFT p50 {_ms(low.ttft_p50_ms)} → {_ms(climb.ttft_p50_ms)}, "
-        f"E2E p50 {_ms(low.e2e_p50_ms)} → {_ms(climb.e2e_p50_ms)}"
+        f"starts to climb at {told(climb.offered_per_s)}: TTFT p50 {ms(low.ttft_p50_ms)} → {ms(climb.ttft_p50_ms)}, "
+        f"E2E p50 {ms(low.e2e_p50_ms)} → {ms(climb.e2e_p50_ms)}"
     )
 
 
@@ -183,14 +191,10 @@ def _throughput(steps: list[Step], flat: Step | None, best: Step) -> str:
 def _tokens(steps: list[Step], goal: Goal, slow: Step | None) -> str:
     limit, high = goal.tpot_limit_ms(), steps[-1]
     if limit is None:
-        return f"no objective on it (--slo 'tpot_p95<50ms'); TPOT p95 is {_ms(high.tpot_p95_ms)} at the highest step"
+        return f"no objective on it (--slo 'tpot_p95<50ms'); TPOT p95 is {ms(high.tpot_p95_ms)} at the highest step"
     if slow is None:
-        return f"TPOT p95 stays below {limit:g} ms ({_ms(high.tpot_p95_ms)} at the highest step)"
-    return f"TPOT p95 passes {limit:g} ms at {told(slow.offered_per_s)} ({_ms(slow.tpot_p95_ms)})"
-
-
-def _ms(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3g} ms"
+        return f"TPOT p95 stays below {limit:g} ms ({ms(high.tpot_p95_ms)} at the highest step)"
+    return f"TPOT p95 passes {limit:g} ms at {told(slow.offered_per_s)} ({ms(slow.tpot_p95_ms)})"
 
 
 def _advice(figures: dict[str, float | None], failing: bool) -> str:

@@ -40,7 +40,7 @@ from llmgen.metrics.steps import course_of
 from llmgen.metrics.summary import summarise
 from llmgen.records import open_run
 from llmgen.series import Series, Suite, Taken, in_use
-from llmgen.strategies.taking import Test, at_rate, expected_rate, missed, objectives_missed, told
+from llmgen.strategies.taking import TARGET_HELP, Test, at_rate, expected_rate, missed, objectives_missed, told
 
 ASKS: Final = "is the server still the same after hours at its expected load?"
 SETTLE_SHARE: Final = 0.1  # of the length,
@@ -61,7 +61,7 @@ HELP: Final = {
     "length": "How long the load lasts.",
     "settle": "Cut from its beginning.  [default: a tenth of the length, 5m at most]",
     "restarts": "Restarts of the server that are allowed.",
-    "target": "Share of the requests that must be good.  [default: what the objectives say, else 0.95]",
+    "target": TARGET_HELP,
 }
 
 

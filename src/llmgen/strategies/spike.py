@@ -37,7 +37,7 @@ from llmgen.metrics.series import Bins
 from llmgen.metrics.steps import course_of
 from llmgen.series import Series, Taken
 from llmgen.strategies.errors import FirstError, first_errors, told_of
-from llmgen.strategies.taking import Test, expected_rate, in_stages, missed, told
+from llmgen.strategies.taking import TARGET_HELP, Test, expected_rate, in_stages, missed, told
 
 STAIR_BIN_S: Final = 0.25
 TAKEN_IN_AT_ONCE_S: Final = 0.5  # attainment never left the target
@@ -58,7 +58,7 @@ HELP: Final = {
     "before": "How long the expected rate is offered before the first one.",
     "spike": "Length of a spike.",
     "watch": "How long the server is watched after each.",
-    "target": "Share of the requests that must be good.  [default: what the objectives say, else 0.95]",
+    "target": TARGET_HELP,
 }
 
 

@@ -35,7 +35,7 @@ from llmgen.metrics.recovery import recovered_at
 from llmgen.metrics.steps import course_of, saturated
 from llmgen.series import Series
 from llmgen.strategies.errors import FirstError, first_errors, told_of
-from llmgen.strategies.taking import Test, at_rate, expected_rate, in_stages, missed, told
+from llmgen.strategies.taking import TARGET_HELP, Test, at_rate, expected_rate, in_stages, missed, told
 
 GRACEFUL: Final = 0.9  # of the peak's throughput under overload
 COLLAPSE: Final = 0.5
@@ -64,7 +64,7 @@ HELP: Final = {
     "watch": "How long the server is watched after the overload.",
     "stop_errors": "The climb stops when this share of requests fails, for 5 s or over a run.",
     "stop_attainment": "The climb stops when fewer requests than this share are good.",
-    "target": "Share of the requests that must be good.  [default: what the objectives say, else 0.95]",
+    "target": TARGET_HELP,
 }
 
 
@@ -73,11 +73,9 @@ class Back(msgspec.Struct, frozen=True, kw_only=True):
 
     base_rate: float
     over_rate: float
-    up_s: float
     down_s: float
     end_s: float
     overload: Step
-    after: Step
     recovered_s: float | None  # since down_s
 
 
@@ -94,24 +92,22 @@ def run(config: RunConfig, series: Series, parameters: Parameters) -> Conclusion
     check(config, parameters)
     test = Test("stress", "what happens beyond the peak?", config, series, parameters.target)
     climb: list[Step] = []
-    why: list[str] = []
-    back: list[Back] = []
-    course: list[Course] = []
+    why: str | None = None
+    back: Back | None = None
+    course: Course | None = None
 
     def summing() -> Conclusion:
         steps = climb or test.steps
         errors = first_errors(test.runs)
-        answers, figures = answered(steps, why[0] if why else None, back[0] if back else None, errors)
-        failures = failed(test.goal, steps, back[0] if back else None)
-        between = saturated([*steps, *(one.overload for one in back)])
+        answers, figures = answered(steps, why, back, errors)
+        failures = failed(test.goal, steps, back)
+        between = saturated(steps if back is None else [*steps, back.overload])
         findings = test.findings_of(test.runs[-1], but=[between]) if test.runs else []
         advice = "how it takes sudden load: llmgen test spike"
-        return test.concluded(
-            failures, answers, figures, findings=findings, course=course[0] if course else None, advice=advice
-        )
+        return test.concluded(failures, answers, figures, findings=findings, course=course, advice=advice)
 
     test.summing = summing
-    why.append(_climb(test, config, parameters, climb))
+    why = _climb(test, config, parameters, climb)
     if not any(one.succeeded_per_s for one in climb):
         return test.finish(summing())  # there is no rate to come back to
     back_rate, over_rate = rates(climb, test.goal, parameters.over)
@@ -126,23 +122,19 @@ def run(config: RunConfig, series: Series, parameters: Parameters) -> Conclusion
     overload = test.measured(m, f"overload {told(over_rate)}", taken, (before, down))
     after = test.measured(m, f"back at {told(back_rate)}", taken, (down, end))
     recovered = recovery_of(m, test.goal, down, end)
-    back.append(
-        Back(
-            base_rate=back_rate,
-            over_rate=over_rate,
-            up_s=before,
-            down_s=down,
-            end_s=end,
-            overload=overload,
-            after=after,
-            recovered_s=recovered,
-        )
+    back = Back(
+        base_rate=back_rate,
+        over_rate=over_rate,
+        down_s=down,
+        end_s=end,
+        overload=overload,
+        recovered_s=recovered,
     )
     test.steps += [test.measured(m, f"before {told(back_rate)}", taken, (0.0, before)), overload, after]
     marks = [Mark(t_s=before, text="overload"), Mark(t_s=down, text="back")]
     if recovered is not None:
         marks.append(Mark(t_s=down + recovered, text="recovered"))
-    course.append(course_of(m, test.goal, taken.step.number, end, marks))
+    course = course_of(m, test.goal, taken.step.number, end, marks)
     return test.finish(summing())
 
 

@@ -24,6 +24,7 @@ from llmgen.metrics.slo import parse_all
 from llmgen.metrics.steps import outages_of, step_of
 from llmgen.series import MOST_TRIES, Interrupted, Series, Taken
 
+TARGET_HELP: Final = "Share of the requests that must be good.  [default: what the objectives say, else 0.95]"
 SETTLING: Final = 0.25  # of a step is cut from its window: the server fills up
 NOTHING_SUCCEEDED: Final = 5  # contract.md's exit code
 
@@ -65,6 +66,10 @@ def in_stages(config: RunConfig, stages: Sequence[tuple[float, float]], turn: in
 
 def told(rate: float) -> str:
     return f"{rate:.3g} req/s"
+
+
+def ms(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3g} ms"
 
 
 class Test:

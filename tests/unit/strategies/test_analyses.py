@@ -110,11 +110,9 @@ def back(**changes: Any) -> stress.Back:
     plain: dict[str, Any] = {
         "base_rate": 15,
         "over_rate": 45,
-        "up_s": 10,
         "down_s": 25,
         "end_s": 85,
         "overload": step(45),
-        "after": step(15),
         "recovered_s": 12.5,
     }
     return stress.Back(**(plain | changes))
