@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from llmgen.cli.options import Value, use_color
-from llmgen.cli.suite import is_suite_directory, show_suite, write_suite_page
+from llmgen.cli.suite import show_suite, write_suite_page
 from llmgen.decoding import Seconds
 
 if TYPE_CHECKING:
@@ -59,7 +59,9 @@ def report_command(
 
     [default: runs/latest]
     """
-    if is_suite_directory(run):
+    from llmgen.report.members import is_suite
+
+    if is_suite(run):
         if kind == "html":
             click.echo(write_suite_page(run, output))
             return

@@ -9,17 +9,10 @@ import click
 
 from llmgen.cli.options import SectionedCommand, SectionedOption
 from llmgen.cli.run import given_keys, run_command
-from llmgen.cli.suite import show_suite
+from llmgen.cli.suite import OF_ONE_RUN, SEARCH, shown_series
 from llmgen.config import RunConfig, load_config, merge
 
-# What a search decides, and what is for a single run.
-# fmt: off
-NOT_HERE = frozenset((
-    "--rate", "--concurrency", "--requests", "--normalize",
-    "--trace", "--trace-format", "--trace-scale", "--trace-rate-scale", "--trace-jitter", "--trace-window",
-    "--trace-loop", "--repeat", "--metrics-as", "--junit", "--listen-metrics",
-))
-# fmt: on
+NOT_HERE = OF_ONE_RUN | {"--rate"}
 
 
 def own(name: str, kind: type, metavar: str, text: str) -> click.Option:
@@ -40,26 +33,14 @@ OWN = (
 
 @click.pass_context
 def _run(ctx: click.Context, /, config: Path | None, **given: Any) -> int:
-    from llmgen.report.search_page import write_page
     from llmgen.search import Parameters, exit_code, prepare, run_search
-    from llmgen.series import opened
 
     merged = merge(RunConfig() if config is None else load_config(config), given_keys(ctx))
     names = ("rate_min", "rate_max", "target", "confidence", "tolerance", "runs")
     asked = {name: given[name] for name in names if given[name] is not None}
     prepared, plan, target = prepare(merged, Parameters(**asked))
-    shown = {"progress": given["progress"], "quiet": given["quiet"]}
-    settings = {**shown, "json_out": given["as_json"], "log_json": given["log_json"]}
-    series = None
-    try:
-        with opened(prepared, "search", parameters=asked, **settings) as series:
-            return exit_code(run_search(prepared, plan, target, series))
-    finally:
-        # also of a search that was interrupted, or whose target went away for good
-        suite = None if series is None else series.suite
-        if series is not None and suite is not None and suite.conclusion is not None:
-            write_page(series.directory, suite.name, suite.conclusion, finished=suite.state == "complete")
-            show_suite(series.directory, as_json=given["as_json"], quiet=given["quiet"])
+    with shown_series(prepared, SEARCH, asked, given) as series:
+        return exit_code(run_search(prepared, plan, target, series))
 
 
 search_command = SectionedCommand(

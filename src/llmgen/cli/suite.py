@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
@@ -12,13 +14,47 @@ import msgspec
 from llmgen.cli.options import use_color
 
 if TYPE_CHECKING:
-    from llmgen.series import Suite
+    from llmgen.config import RunConfig
+    from llmgen.series import Series, Suite
 
 SEARCH = "search"  # the kind of such a suite
 
+# Flags of `run` that are for a single run, or that a search and a test decide themselves.
+# fmt: off
+OF_ONE_RUN = frozenset((
+    "--concurrency", "--requests", "--normalize",
+    "--trace", "--trace-format", "--trace-scale", "--trace-rate-scale", "--trace-jitter", "--trace-window",
+    "--trace-loop", "--repeat", "--metrics-as", "--junit", "--listen-metrics",
+))
+# fmt: on
 
-def is_suite_directory(path: Path) -> bool:
-    return (path / "suite.json").exists()
+
+@contextmanager
+def shown_series(
+    config: RunConfig, kind: str, parameters: Mapping[str, Any], given: Mapping[str, Any]
+) -> Iterator[Series]:
+    """A series that is shown at its end, as page and in the terminal; `given`: the flags as click has them.
+
+    Also one that was interrupted, or whose target went away for good.
+    """
+    from llmgen.series import opened
+
+    series = None
+    try:
+        with opened(
+            config,
+            kind,
+            parameters=parameters,
+            progress=given["progress"],
+            quiet=given["quiet"],
+            json_out=given["as_json"],
+            log_json=given["log_json"],
+        ) as series:
+            yield series
+    finally:
+        if series is not None and series.suite.conclusion is not None:
+            write_suite_page(series.directory, None)
+            show_suite(series.directory, as_json=given["as_json"], quiet=given["quiet"])
 
 
 def show_suite(directory: Path, *, as_json: bool, quiet: bool = False) -> None:
@@ -48,18 +84,22 @@ def show_suite(directory: Path, *, as_json: bool, quiet: bool = False) -> None:
 def write_suite_page(directory: Path, output: Path | None) -> Path:
     """The page of a search or a test; where it lies. ConfigError for other suites, which have none."""
     from llmgen.errors import ConfigError
-    from llmgen.report import search_page, strategy_page
-    from llmgen.report.strategy import read_conclusion
+    from llmgen.report import page, search, search_page, strategy, strategy_page
 
     suite = read_series(directory)
     if suite.conclusion is None or not (suite.kind == SEARCH or suite.kind.startswith("test-")):
         raise ConfigError("--format html: of suites only a search or a test has a page; each run has a report.html")
     if suite.kind == SEARCH:
-        done = suite.state == "complete"
-        return search_page.write_page(directory, suite.name, suite.conclusion, finished=done, path=output)
-    path = output or directory / "report.html"
-    strategy_page.write_page(path, suite.name, read_conclusion(suite.conclusion), msgspec.to_builtins(suite.runs))
-    return path
+        found, finished = search.read_conclusion(suite.conclusion), suite.state == "complete"
+        made = search_page.render_page(suite.name, found, finished=finished)
+    else:
+        runs = msgspec.to_builtins(suite.runs)
+        made = strategy_page.render_page(suite.name, strategy.read_conclusion(suite.conclusion), runs)
+    if output is not None:
+        page.write_for("--output", output, made)
+        return output
+    page.write(directory / "report.html", made)
+    return directory / "report.html"
 
 
 def read_series(directory: Path) -> Suite:

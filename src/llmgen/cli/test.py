@@ -11,7 +11,7 @@ import msgspec
 
 from llmgen.cli.options import SectionedCommand, SectionedOption, Value
 from llmgen.cli.run import given_keys, run_command
-from llmgen.cli.suite import show_suite, write_suite_page
+from llmgen.cli.suite import OF_ONE_RUN, shown_series
 from llmgen.config import RunConfig, load_config, merge
 from llmgen.decoding import Marker, decode
 from llmgen.durations import format_duration
@@ -19,14 +19,7 @@ from llmgen.durations import format_duration
 if TYPE_CHECKING:
     from llmgen.strategies import Strategy
 
-# What a strategy decides, and what is for a single run.
-# fmt: off
-NOT_HERE = frozenset((
-    "--concurrency", "--duration", "--requests", "--warmup", "--cooldown", "--normalize",
-    "--trace", "--trace-format", "--trace-scale", "--trace-rate-scale", "--trace-jitter", "--trace-window",
-    "--trace-loop", "--repeat", "--metrics-as", "--junit", "--listen-metrics",
-))
-# fmt: on
+NOT_HERE = OF_ONE_RUN | {"--duration", "--warmup", "--cooldown"}
 SHARED = """docs/strategies.md walks through all of them. Started again, an unfinished test
 goes on where it was. Exit codes: 0 passed, 3 failed, 4 invalid or incomplete,
 5 nothing succeeded, 130 interrupted."""
@@ -87,7 +80,6 @@ def test_command() -> None:
 
 
 def _run(ctx: click.Context, /, config: Path | None, **given: Any) -> int:
-    from llmgen.series import opened
     from llmgen.strategies import strategy
     from llmgen.strategies.taking import exit_code
 
@@ -96,16 +88,7 @@ def _run(ctx: click.Context, /, config: Path | None, **given: Any) -> int:
     merged = merge(RunConfig() if config is None else load_config(config), given_keys(ctx))
     names = [field.name for field in msgspec.structs.fields(module.Parameters)]
     parameters = decode({key: given[key] for key in names if given[key] is not None}, module.Parameters)
-    shown = {"progress": given["progress"], "quiet": given["quiet"]}
-    settings = {**shown, "json_out": given["as_json"], "log_json": given["log_json"]}
     module.check(merged, parameters)
-    series = None
-    try:
-        with opened(merged, f"test-{name}", parameters=msgspec.to_builtins(parameters), **settings) as series:
-            conclusion = module.run(merged, series, parameters)
-            return exit_code(conclusion, [one.exit_code for one in series.suite.runs])
-    finally:
-        # also of a test that was interrupted, or whose target went away for good
-        if series is not None and series.suite.conclusion is not None:
-            write_suite_page(series.directory, None)
-            show_suite(series.directory, as_json=given["as_json"], quiet=given["quiet"])
+    with shown_series(merged, f"test-{name}", msgspec.to_builtins(parameters), given) as series:
+        conclusion = module.run(merged, series, parameters)
+        return exit_code(conclusion, [one.exit_code for one in series.suite.runs])

@@ -75,6 +75,10 @@ def note(told: str) -> str:
     return f'<p class="note">{text(told)}</p>'
 
 
+def listed(lines: Sequence[str]) -> str:
+    return f"<ul>{''.join(f'<li>{text(one)}</li>' for one in lines)}</ul>" if lines else ""
+
+
 def folded(title: str, inner: str) -> str:
     return f"<details><summary>{text(title)}</summary>{inner}</details>"
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from llmgen.metrics.capacity import Conclusion, Point
@@ -12,9 +11,8 @@ from llmgen.report.canvas import number, share
 from llmgen.report.page import section, table, text
 from llmgen.report.palette import PALETTE
 from llmgen.report.plots import Figure
-from llmgen.report.search import WORDS, answers, cells, events, headline, read_conclusion
+from llmgen.report.search import WORDS, answers, cells, events, headline
 
-FILE: Final = "report.html"
 MARKS: Final = {"found": "valid", "at-least": "valid", "undecided": "suspect", "client": "invalid", "none": "invalid"}
 COLOURS: Final = {"meets": PALETTE[2], "misses": PALETTE[5], "unsure": PALETTE[1], "unmeasured": PALETTE[7]}
 CURVES: Final[Sequence[tuple[str, Callable[[Point], float | None], str]]] = (
@@ -24,22 +22,9 @@ CURVES: Final[Sequence[tuple[str, Callable[[Point], float | None], str]]] = (
 )
 
 
-def write_page(
-    directory: Path, name: str, conclusion: Mapping[str, Any], *, finished: bool = True, path: Path | None = None
-) -> Path:
-    """report.html of a search's directory; `path`: elsewhere, as the user named it (ConfigError)."""
-    made = render_page(name, read_conclusion(conclusion), finished=finished)
-    if path is not None:
-        page.write_for("--output", path, made)
-        return path
-    page.write(directory / FILE, made)
-    return directory / FILE
-
-
 def render_page(name: str, found: Conclusion, *, finished: bool = True) -> str:
     pictures = {"curve": curve(found), "attainment": attainment(found)}
     drawn = {place: figure for place, figure in pictures.items() if figure is not None}
-    happened = "".join(f"<li>{text(each)}</li>" for each in events(found))
     title = headline(found) if finished else f"unfinished: {headline(found)} so far"
     told = "".join(f"<li><strong>{text(label)}</strong> {text(sentence)}</li>" for label, sentence in answers(found))
     body = [
@@ -49,7 +34,7 @@ def render_page(name: str, found: Conclusion, *, finished: bool = True) -> str:
         section("Latency and throughput", page.picture("curve") + page.note(CURVE_NOTE)) if "curve" in drawn else "",
         section("Attainment", page.picture("attainment") + page.note(ATTAINMENT_NOTE)) if "attainment" in drawn else "",
         _rates(found),
-        section("What happened", f"<ul>{happened}</ul>" if happened else ""),
+        section("What happened", page.listed(events(found))),
         _runs(found),
     ]
     return page.document(f"{name} · llmgen search", "\n".join(part for part in body if part), drawn)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Final
 
 from llmgen.metrics.conclusion import Conclusion, Course, Step
@@ -32,11 +31,11 @@ def render_page(name: str, conclusion: Conclusion, runs: Sequence[Mapping[str, A
     answers = [f"{one.question}: {one.text}" for one in conclusion.answers]
     parts = [
         _header(name, conclusion),
-        page.section("Before the load", _listed(before)),
-        page.section("Answers", _listed(answers)),
+        page.section("Before the load", page.listed(before)),
+        page.section("Answers", page.listed(answers)),
         *(page.picture(place) for place in figures),
         page.section("Steps", _steps(conclusion.steps)),
-        page.section("What happened", _listed(happened)),
+        page.section("What happened", page.listed(happened)),
         page.section("Diagnosis", "".join(_finding(one) for one in conclusion.findings)),
         page.section("Next", f"<p>{page.text(conclusion.advice)}</p>" if conclusion.advice else ""),
         page.section("Runs", _runs(runs)),
@@ -44,21 +43,13 @@ def render_page(name: str, conclusion: Conclusion, runs: Sequence[Mapping[str, A
     return page.document(f"{conclusion.strategy} · {name} · llmgen", "\n".join(parts), figures)
 
 
-def write_page(path: Path, name: str, conclusion: Conclusion, runs: Sequence[Mapping[str, Any]]) -> None:
-    page.write(path, render_page(name, conclusion, runs))
-
-
 def _header(name: str, conclusion: Conclusion) -> str:
     look, title = LOOKS[conclusion.verdict], page.text(f"{conclusion.strategy}: {name}")
     return (
         f'<header><h1>{title}</h1><p class="what">{page.text(conclusion.asks)} Goal: {page.text(conclusion.goal)}</p>'
         f'<p class="verdict {look}"><strong>{page.text(conclusion.verdict)}</strong></p>'
-        f"{_listed(conclusion.reasons)}</header>"
+        f"{page.listed(conclusion.reasons)}</header>"
     )
-
-
-def _listed(lines: Sequence[str]) -> str:
-    return f"<ul>{''.join(f'<li>{page.text(one)}</li>' for one in lines)}</ul>" if lines else ""
 
 
 def _steps(steps: Sequence[Step]) -> str:
@@ -68,7 +59,7 @@ def _steps(steps: Sequence[Step]) -> str:
 
 def _finding(one: Finding) -> str:
     return (
-        f'<div class="finding"><h3>{page.text(one.suspicion)}</h3>{_listed(one.evidence)}'
+        f'<div class="finding"><h3>{page.text(one.suspicion)}</h3>{page.listed(one.evidence)}'
         f"<p>{page.text(one.advice)}</p></div>"
     )
 
