@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from processes import children, cpu_seconds
 
 from llmgen.selfbench.accuracy import against, reported
 from llmgen.simulator import Endpoint, Options
@@ -43,11 +44,6 @@ def c_client(port: int, a: argparse.Namespace, *more: str) -> float:
     return float(told["us_per_event"])
 
 
-def cpu_ns(pid: int) -> int:
-    """Processor time of all threads of a process."""
-    return sum(int((task / "schedstat").read_text().split()[0]) for task in Path(f"/proc/{pid}/task").iterdir())
-
-
 def wait_for(what: Callable[[], Any], seconds: float) -> Any:
     until = time.monotonic() + seconds
     while time.monotonic() < until:
@@ -55,10 +51,6 @@ def wait_for(what: Callable[[], Any], seconds: float) -> Any:
             return what()
         time.sleep(0.02)
     raise TimeoutError
-
-
-def worker_of(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
 
 
 def started(out: Path) -> float:
@@ -78,17 +70,17 @@ def llmgen_run(url: str, a: argparse.Namespace, out: Path) -> tuple[float, Path]
     with subprocess.Popen(["taskset", "-c", str(a.client_core), *command], stdout=subprocess.DEVNULL) as process:
         try:
             begin = wait_for(lambda: started(out), 30) + ANSWER_S + 1
-            worker = worker_of(process.pid)
+            worker = children(process.pid)[0]
             time.sleep(max(0.0, begin - time.monotonic()))
-            since, before = time.monotonic_ns(), cpu_ns(worker)
+            since, before = time.monotonic_ns(), cpu_seconds(worker)
             time.sleep(a.seconds)
-            until, after = time.monotonic_ns(), cpu_ns(worker)
+            until, after = time.monotonic_ns(), cpu_seconds(worker)
             process.wait(timeout=a.seconds + 120)
         finally:
             process.kill()
     run = (out / "latest").resolve()
     t = np.load(run / "events.npy", mmap_mode="r")["t"]
-    return (after - before) / 1e3 / int(np.count_nonzero((t >= since) & (t < until))), run
+    return (after - before) * 1e6 / int(np.count_nonzero((t >= since) & (t < until))), run
 
 
 def against_truth(run: Path, truth_path: Path) -> dict[str, float]:

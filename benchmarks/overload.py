@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -28,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from processes import cpu_seconds
 
 from llmgen import machine
 from llmgen.columns import Kind
@@ -38,14 +38,7 @@ TOKENS = 100
 TTFT_S, GAP_S = 0.1, 0.02
 FLOOR_US = 100.0  # 0.1 % of this TTFT, 0.5 % of this gap
 SPINNER = "import os, sys; os.sched_setaffinity(0, {int(sys.argv[1])})\nwhile True: pass"
-CPU_TICKS = os.sysconf("SC_CLK_TCK")
 Row = dict[str, float]
-
-
-def cpu_seconds(pid: int) -> float:
-    """User and system time so far."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / CPU_TICKS
 
 
 class Spinner:

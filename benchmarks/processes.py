@@ -1,4 +1,4 @@
-"""A command with all its processes: bounded, and its CPU and memory told over time."""
+"""Processes: their CPU time and children; a command with all of them, bounded, and what they used over time."""
 
 from __future__ import annotations
 
@@ -17,6 +17,21 @@ from pathlib import Path
 EVERY_S = 0.2
 MEMORY_EVERY = 5  # samples: the kernel walks all pages for it
 TICK_S = 1 / os.sysconf("SC_CLK_TCK")
+
+
+def cpu_seconds(pid: int) -> float:
+    """CPU time of all threads of a process, from the scheduler's own ns counter."""
+    total = 0
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        total += int((task / "schedstat").read_text().split()[0])
+    return total / 1e9
+
+
+def children(pid: int) -> list[int]:
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
 
 
 Process = tuple[int, int]  # id and start: ids are used again

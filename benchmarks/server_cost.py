@@ -18,17 +18,11 @@ import tempfile
 import time
 from pathlib import Path
 
+from processes import cpu_seconds
+
 from llmgen.simulator import Endpoint, Options
 
 LIMITS = Path(__file__).parent / "limits"
-
-
-def cpu_seconds(pid: int) -> float:
-    """CPU time of all threads of a process, from the scheduler's own ns counter."""
-    total = 0
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        total += int((task / "schedstat").read_text().split()[0])
-    return total / 1e9
 
 
 def drive(port: int, pid: int, arguments: argparse.Namespace) -> dict[str, float]:

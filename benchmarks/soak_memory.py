@@ -21,6 +21,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from processes import children
 
 from llmgen.metrics.stability import theil_sen
 from llmgen.simulator import Endpoint, Options
@@ -39,13 +40,6 @@ def own_mb(pid: int) -> float | None:
         return None
     found = [line.split()[1] for line in text.splitlines() if line.startswith("RssAnon")]
     return int(found[0]) / 1024 if found else None
-
-
-def children(pid: int) -> list[int]:
-    try:
-        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except OSError:
-        return []
 
 
 def disk_bytes(directory: Path) -> int:
