@@ -4,12 +4,12 @@ A row becomes visible when the segment header's `committed` count passes it; the
 the order of stores, and a compiler barrier keeps the compiler from changing it). A request's row is committed at dispatch
 with status `in_flight` and completed in place, so its segment stays mapped until its last open row is closed.
 
-The helper thread is plain C under a mutex: it makes the next segment of each stream (posix_fallocate, mmap, one store a
+The helper thread is plain C under a mutex: it makes the next segment of each stream (zeros written, mmap, one store a
 page) and gives old ones back. If it has not finished when the hot loop needs the segment, the hot loop waits for it (at most
 DISK_WAIT_S, then the disk counts as failed) and counts that in `late_segments`.
 """
 
-from libc.errno cimport ENOMEM, ETIMEDOUT, errno
+from libc.errno cimport EINTR, ENOMEM, ENOSPC, ETIMEDOUT, errno
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 from libc.stdio cimport snprintf
 from libc.stdlib cimport calloc, free, realloc
@@ -59,11 +59,11 @@ cdef extern from "<sys/mman.h>" nogil:
 cdef extern from "<fcntl.h>" nogil:
     enum: O_RDWR, O_CREAT, O_TRUNC, O_CLOEXEC
     int open(const char*, int, ...)
-    int posix_fallocate(int, long, long)
 
 cdef extern from "<unistd.h>" nogil:
     int close(int)
     int ftruncate(int, long)
+    ssize_t pwrite(int, const void*, size_t, long)
     int unlink(const char*)
 
 assert sizeof(RequestRow) == REQUEST_DTYPE.itemsize
@@ -110,6 +110,25 @@ cdef const char* stream_name(int stream) noexcept nogil:
     return "histograms"
 
 
+cdef uint8_t ZEROS[64 << 10]
+
+
+cdef int fill(int fd, size_t size) noexcept nogil:
+    """Allocates a file by writing zeros; an errno, 0 when done. Costs a third of posix_fallocate, after which every page
+    that is touched has to be read as zeros, given its buffers and marked on its own."""
+    cdef size_t at = 0
+    cdef ssize_t wrote
+    while at < size:
+        wrote = pwrite(fd, ZEROS, min(size - at, sizeof(ZEROS)), <long>at)
+        if wrote > 0:
+            at += <size_t>wrote
+        elif wrote == 0:
+            return ENOSPC
+        elif errno != EINTR:
+            return errno
+    return 0
+
+
 cdef uint8_t* make_segment(Records* r, int stream, uint32_t sequence, int* error) noexcept nogil:
     """Creates, allocates, maps and touches a segment's file; NULL with errno in `error`."""
     cdef char path[4096]
@@ -119,7 +138,7 @@ cdef uint8_t* make_segment(Records* r, int stream, uint32_t sequence, int* error
     if fd < 0:
         error[0] = errno
         return NULL
-    cdef int failed = posix_fallocate(fd, 0, <long>s.bytes)
+    cdef int failed = fill(fd, s.bytes)
     if failed:
         error[0] = failed
         close(fd)
@@ -382,7 +401,7 @@ cdef class Recorder:
         cdef int fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0o644)
         if fd < 0:
             raise OSError(errno, os.strerror(errno), os.fsdecode(path))
-        cdef int failed = posix_fallocate(fd, 0, <long>self.c.histograms_bytes)
+        cdef int failed = fill(fd, self.c.histograms_bytes)
         if failed:
             close(fd)
             raise OSError(failed, os.strerror(failed), os.fsdecode(path))

@@ -103,7 +103,7 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True):
     max_event_bytes: int = 1 << 20
     max_answer_bytes: int = 1 << 24
     max_head_bytes: int = 1 << 16
-    read_bytes: int = 1 << 17
+    read_bytes: int = 1 << 18
 
 
 class Start(msgspec.Struct, frozen=True):

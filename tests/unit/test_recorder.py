@@ -86,7 +86,7 @@ def test_a_folder_that_cannot_be_made(tmp_path):
 
 
 def test_files_of_which_the_system_allows_no_more(tmp_path):
-    """A file size limit shows as EFBIG of fallocate: an OSError before any load."""
+    """A file size limit shows as EFBIG of the first write: an OSError before any load."""
     script = (
         "import sys\nfrom llmgen.recorder import Recorder\n"
         "try:\n    Recorder(sys.argv[1], 0, 1)\nexcept OSError as error:\n    print(error.strerror)"
@@ -98,7 +98,7 @@ def test_files_of_which_the_system_allows_no_more(tmp_path):
         timeout=60,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20)),
     )
-    assert done.returncode in (0, -25), done.stderr  # -25: SIGXFSZ, where the kernel sends it for fallocate
+    assert done.returncode in (0, -25), done.stderr  # -25: SIGXFSZ, where the kernel sends it
     if done.returncode == 0:
         assert done.stdout.strip() == "File too large"
 
