@@ -1,10 +1,10 @@
 """CPU per event of one llmgen worker against the C client, and what llmgen reports against what the server logged.
 
-Both drive the same `llmgen serve` on another core, alternately, several rounds: 1,000 streams of 50 events/s over
-HTTP/1.1, one event a write, true TTFT 100 ms and gap 20 ms. The C client (limits/sse_client.c) only finds `data:`
-lines, once with recv and once with the kernel's stamps through recvmsg (-k); llmgen parses, classifies, stamps and
-records every event. Both are measured over as many seconds once all streams run, which begin evenly over the time that
-an answer takes: streams in step would let one wake serve many of them.
+Both drive the same `llmgen serve`, which writes a truth log, on another core, alternately, several rounds: 1,000
+streams of 50 events/s over HTTP/1.1, one event a write, true TTFT 100 ms and gap 20 ms. The C client
+(limits/sse_client.c) only finds `data:` lines, once with recv and once with the kernel's stamps through recvmsg (-k);
+llmgen parses, classifies, stamps and records every event. Both are measured over as many seconds once all streams run,
+which begin evenly over the time that an answer takes: streams in step would let one wake serve many of them.
 
     python benchmarks/client_cost.py --streams 1000 --seconds 8 --rounds 5
 """
@@ -113,7 +113,8 @@ def main() -> None:
             with Endpoint(options) as endpoint:
                 cost, run = llmgen_run(endpoint.url, a, Path(scratch))
             row = {"llmgen": cost, **against_truth(run, truth)}
-            with Endpoint(Options(ttft="100ms", itl="20ms", cores=str(a.server_core))) as endpoint:
+            options = Options(ttft="100ms", itl="20ms", cores=str(a.server_core), truth=str(Path(scratch) / "truth-c"))
+            with Endpoint(options) as endpoint:
                 port = int(endpoint.url.rpartition(":")[2])
                 row["c"] = c_client(port, a)
                 row["c_stamped"] = c_client(port, a, "-k")

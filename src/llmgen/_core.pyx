@@ -26,7 +26,13 @@ from llmgen.address cimport Address, Sources
 from llmgen.clock cimport monotonic_ns
 from llmgen.columns import COUNTERS_DTYPE, WorkerState
 from llmgen.tls import Endpoint, make_context
-from llmgen.connection cimport Connection, connection_event, network_clock
+from llmgen.connection cimport (
+    Connection,
+    connection_event,
+    connection_fetch,
+    connection_fetch_exchange,
+    network_clock,
+)
 from llmgen.control import CONTROL_BYTES
 from llmgen.balance cimport ANY_TARGET, choose_target
 from llmgen.core cimport (
@@ -205,6 +211,12 @@ cdef void batch(Core* k) noexcept nogil:
     network_clock(&k.network)
     while True:
         count = epoll_wait(k.epoll, events, BATCH_EVENTS, wait_ms)
+        for i in range(count):
+            if events[i].data.u64 != TIMER:
+                connection_fetch(pool_slot(k, <uint32_t>events[i].data.u64))
+        for i in range(count):
+            if events[i].data.u64 != TIMER:
+                connection_fetch_exchange(pool_slot(k, <uint32_t>events[i].data.u64))
         for i in range(count):
             entry = events[i].data.u64
             if entry == TIMER:

@@ -45,7 +45,7 @@ from llmgen.exchange cimport (
     Answers,
     Exchange,
 )
-from llmgen.recorder cimport HIST_DRAIN_LAG, records_observe
+from llmgen.recorder cimport HIST_DRAIN_LAG, RequestRow, records_observe
 from llmgen.tls cimport TLS_CLOSED, TLS_DONE, TLS_ERROR
 from llmgen.twin cimport (
     twin_cancel,
@@ -80,6 +80,14 @@ from llmgen.wire.http2 cimport (
 )
 from llmgen.wire.sink cimport END_EOF, END_RESET
 
+
+cdef extern from *:
+    """
+    static inline void llmgen_prefetch(const void *at, size_t size) {
+        for (size_t i = 0; i < size; i += 64) __builtin_prefetch((const char *)at + i);
+    }
+    """
+    void prefetch "llmgen_prefetch"(const void* at, size_t size) noexcept nogil
 
 cdef extern from "<sys/socket.h>" nogil:
     cdef struct msghdr:
@@ -229,6 +237,15 @@ cdef int start_protocol(Network* n, Connection* c) noexcept nogil:
 
 # -- reading ------------------------------------------------------------------------------------------------------------
 
+cdef void connection_fetch(const Connection* c) noexcept nogil:
+    prefetch(c, <size_t>(<const uint8_t*>&c.out - <const uint8_t*>c))
+
+
+cdef void connection_fetch_exchange(const Connection* c) noexcept nogil:
+    if c.exchange != NULL:
+        prefetch(c.exchange, sizeof(Exchange))
+
+
 cdef ssize_t receive(Network* n, Connection* c) noexcept nogil:
     """One recvmsg into n.buffer; sets answers.read. Bytes, 0 at the end, -errno."""
     cdef msghdr message
@@ -248,6 +265,8 @@ cdef ssize_t receive(Network* n, Connection* c) noexcept nogil:
     message.msg_control = control
     message.msg_controllen = CONTROL_BYTES
     message.msg_flags = 0
+    if c.exchange != NULL:
+        prefetch(c.exchange.row, sizeof(RequestRow))
     size = recvmsg(c.fd, &message, 0)
     if size < 0:
         return -errno
