@@ -81,14 +81,6 @@ from llmgen.wire.http2 cimport (
 from llmgen.wire.sink cimport END_EOF, END_RESET
 
 
-cdef extern from *:
-    """
-    static inline void llmgen_prefetch(const void *at, size_t size) {
-        for (size_t i = 0; i < size; i += 64) __builtin_prefetch((const char *)at + i);
-    }
-    """
-    void prefetch "llmgen_prefetch"(const void* at, size_t size) noexcept nogil
-
 cdef extern from "<sys/socket.h>" nogil:
     cdef struct msghdr:
         void* msg_name
@@ -236,15 +228,6 @@ cdef int start_protocol(Network* n, Connection* c) noexcept nogil:
 
 
 # -- reading ------------------------------------------------------------------------------------------------------------
-
-cdef void connection_fetch(const Connection* c) noexcept nogil:
-    prefetch(c, <size_t>(<const uint8_t*>&c.out - <const uint8_t*>c))
-
-
-cdef void connection_fetch_exchange(const Connection* c) noexcept nogil:
-    if c.exchange != NULL:
-        prefetch(c.exchange, sizeof(Exchange))
-
 
 cdef ssize_t receive(Network* n, Connection* c) noexcept nogil:
     """One recvmsg into n.buffer; sets answers.read. Bytes, 0 at the end, -errno."""

@@ -10,7 +10,7 @@ import h2.connection
 import h2.events
 import hpack
 import hyperframe.frame
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from llmgen.wire import http2, reference
@@ -194,12 +194,13 @@ def test_answers_are_read_as_h2_reads_them(data: bytes, cuts: list[int], size: i
     st.dictionaries(st.sampled_from([1, 4, 5]), st.integers(16384, 65536), max_size=3),
     st.integers(500, 5000),
 )
+@example([([], 16385)], {4: 16384}, 500)  # one byte more than the window
 def test_requests_are_read_by_h2_as_they_were_meant(
     requests: list[tuple[Fields, int]], announced: dict[int, int], piece: int
 ) -> None:
     server = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False, header_encoding=None))
-    server.update_settings(announced)
     server.initiate_connection()
+    server.update_settings(announced)  # after h2's own SETTINGS, or these would take the window back
     client = http2.Client()
     server.receive_data(client.open())
     client.feed(server.data_to_send())
