@@ -36,6 +36,11 @@ TTFT_S, GAP_S = 0.1, 0.02
 ANSWER_S = TTFT_S + TOKENS * GAP_S
 
 
+def paced(a: argparse.Namespace, truth: Path) -> Endpoint:
+    """The server of both."""
+    return Endpoint(Options(ttft="100ms", itl="20ms", cores=str(a.server_core), truth=str(truth)))
+
+
 def c_client(port: int, a: argparse.Namespace, *more: str) -> float:
     """µs of CPU an event."""
     command = [str(LIMITS / "sse_client"), "-p", str(port), "-c", str(a.streams), "-n", str(TOKENS)]
@@ -109,12 +114,10 @@ def main() -> None:
     for number in range(a.rounds):
         with tempfile.TemporaryDirectory() as scratch:
             truth = Path(scratch) / "truth"
-            options = Options(ttft="100ms", itl="20ms", cores=str(a.server_core), truth=str(truth))
-            with Endpoint(options) as endpoint:
+            with paced(a, truth) as endpoint:
                 cost, run = llmgen_run(endpoint.url, a, Path(scratch))
             row = {"llmgen": cost, **against_truth(run, truth)}
-            options = Options(ttft="100ms", itl="20ms", cores=str(a.server_core), truth=str(Path(scratch) / "truth-c"))
-            with Endpoint(options) as endpoint:
+            with paced(a, Path(scratch) / "truth-c") as endpoint:
                 port = int(endpoint.url.rpartition(":")[2])
                 row["c"] = c_client(port, a)
                 row["c_stamped"] = c_client(port, a, "-k")

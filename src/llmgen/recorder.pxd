@@ -1,7 +1,7 @@
 # The recorder: rows into mapped segments that survive the process, histograms into a mapped file that the live view reads.
 #
-# A segment is written with zeros, mapped and touched page by page by a helper thread, one ahead of the one in use, so that the
-# hot loop never waits for the disk and a full disk shows as ENOSPC there and not as SIGBUS here.
+# A segment is written with zeros, mapped and touched page by page by a helper thread, one ahead of the one in use, so
+# that the hot loop never waits for the disk and a full disk shows as ENOSPC there and not as SIGBUS here.
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 

@@ -306,10 +306,10 @@ def _between(points: Sequence[Point], levels: Sequence[Level], plan: Plan) -> fl
     above = [level for level in levels if low is None or level.rate > low.rate]
     bad = next((level for level in above if level.verdict in ("misses", "unmeasured")), None)
     unsure = next((level for level in above if level.verdict == "unsure"), None)
-    if low is not None and bad is None and len(points) == plan.runs - 1 and above[-1].rate < plan.rate_max:
-        return min(plan.rate_max, round_rate(above[-1].rate * CLOSE))  # the last run: there is no bound from above yet
     if unsure is None or (bad is not None and bad.rate < unsure.rate):
         return _divided(points, low, bad, plan) if bad is not None else None
+    if low is not None and bad is None and len(points) == plan.runs - 1 and above[-1].rate < plan.rate_max:
+        return min(plan.rate_max, round_rate(above[-1].rate * CLOSE))  # the last run: there is no bound from above yet
     following = next((level for level in above if level.rate > unsure.rate), None)
     below = _middle(points, low.rate, unsure.rate, plan) if low is not None else None
     close = low is not None and unsure.rate <= CLOSE * low.rate

@@ -35,9 +35,7 @@ cdef extern from *:
     #include <string.h>
     #if defined(__SSE2__)
     #include <emmintrin.h>
-    #endif
 
-    #if defined(__SSE2__)
     static inline unsigned llmgen_line_ends(__m128i x) {
         const __m128i cr = _mm_set1_epi8('\\r'), lf = _mm_set1_epi8('\\n');
         return (unsigned)_mm_movemask_epi8(_mm_or_si128(_mm_cmpeq_epi8(x, cr), _mm_cmpeq_epi8(x, lf)));

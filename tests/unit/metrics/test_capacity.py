@@ -280,6 +280,13 @@ def test_neighbours_speak_for_a_rate() -> None:
     assert (low.verdict, middle.verdict, high.verdict) == ("misses", "misses", "misses")
 
 
+def test_the_last_run_where_only_a_lower_rate_looked_bad() -> None:
+    """The highest rate meets the objectives and speaks for the others: nothing lies above it that was unsure."""
+    shown = [point(10, 988, 1000), point(20, 2992, 3000), point(28, 297, 300), point(40, 300, 300)]
+    assert [level.verdict for level in levels_of(shown, Plan())] == ["meets"] * 4
+    assert next_rate(shown, Plan(runs=5)) is None
+
+
 def test_results_that_contradict_each_other_decide_nothing() -> None:
     levels = levels_of([point(10, 900, 1000), point(20, 5000, 5000)], Plan())
     assert [level.verdict for level in levels] == ["unsure", "unsure"]
